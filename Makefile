@@ -1,0 +1,34 @@
+# Four words, the same for people, README and CI. Each does all of its set-up, in .venv, on a machine with Python >= 3.11.
+PYTHON ?= python3
+# For pip: on Linux without a GPU, PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu' saves gigabytes.
+PIP_FLAGS ?=
+
+BIN := .venv/bin
+
+.PHONY: demo test check bench
+.NOTPARALLEL:
+
+demo: .venv/demo.done  ## make sample forgeries from public-domain photographs and scan them into demo/
+	$(BIN)/python -m seamline.demo
+
+test: .venv/dev.done  ## the test suite; also prints the parity table
+	$(BIN)/python -m pytest
+
+check: .venv/dev.done  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/dev.done  ## speed and memory, each against a baseline in the same run
+	set -e; for script in benchmarks/*.py; do $(BIN)/python "$$script"; done
+
+# The stamp is written last, so an interrupted set-up starts over. torch goes first, pinned: see constraints.txt.
+.venv/%.done: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt torch torchvision
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[$*]'
+	touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Seamline needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
