@@ -1,0 +1,136 @@
+"""A light encoder for the traces of a forgery, at native resolution.
+
+Semantics survive when a photo is shrunk; the traces of an editor do not. This encoder therefore reads pixels as they
+are and looks at two things a camera and its JPEG encoder leave everywhere alike, and an editor does not:
+
+* **residuals**: what learnable zero-mean 5 x 5 filters (high-pass at the start, after the rich models of Fridrich and
+  Kodovsky, 2012, and the constrained layer of Bayar and Stamm, 2016) leave of the picture: noise, demosaicing and
+  re-sampling;
+* **the JPEG lattice**: coefficients of the 8 x 8 DCT of the luma that went through quantisation with step s lie on
+  multiples of s, so the mean of cos(2 pi c / s) over a neighbourhood tells which steps its history holds. This is the
+  evidence of double-JPEG methods (after Bianchi and Piva, 2012), given to the network as plain maps. It needs the
+  window's origin on the 8 x 8 grid, which is where the pipeline cuts.
+
+The trunk is a short stack of ConvNeXt-like blocks (Liu et al., 2022) at stride 8 with growing dilation.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from . import Features
+
+BLOCK = 8  # pixels: side of a JPEG block, and the stride of the feature grid
+STEPS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 16.0)  # quantisation steps looked for
+LOW = 21  # lowest zig-zag coefficients whose lattice is looked at
+GREY_SCALE = 127.5  # grey levels per unit of the normalised input
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG uses
+
+
+def dct_basis() -> Tensor:
+    """The 64 orthonormal 8 x 8 DCT-II kernels in zig-zag order, (64, 1, 8, 8)."""
+    n = torch.arange(BLOCK, dtype=torch.float64)
+    rows = torch.cos(math.pi * (2 * n[None, :] + 1) * n[:, None] / (2 * BLOCK)) * math.sqrt(2 / BLOCK)
+    rows[0] /= math.sqrt(2)
+    kernels = torch.einsum("iy,jx->ijyx", rows, rows)
+    order = sorted(
+        ((i, j) for i in range(BLOCK) for j in range(BLOCK)),
+        key=lambda ij: (ij[0] + ij[1], ij[0] if (ij[0] + ij[1]) % 2 else ij[1]),
+    )
+    return torch.stack([kernels[i, j] for i, j in order]).unsqueeze(1).float()
+
+
+class Lattice(nn.Module):
+    """DCT coefficients of the luma on the 8 x 8 grid, and how well they fit each quantisation lattice."""
+
+    basis: Tensor
+    steps: Tensor
+
+    def __init__(self, width: int) -> None:
+        """``width``: channels of the result."""
+        super().__init__()
+        self.register_buffer("basis", dct_basis(), persistent=False)
+        self.register_buffer("steps", torch.tensor(STEPS).view(-1, 1, 1), persistent=False)
+        self.mix = nn.Sequential(
+            nn.Conv2d(64 + (LOW - 1) * len(STEPS), width, 1, bias=False), nn.BatchNorm2d(width), nn.GELU()
+        )
+
+    def forward(self, luma: Tensor) -> Tensor:
+        """(B, 1, H, W) luma in grey levels, minus 128, to (B, width, H/8, W/8)."""
+        coefficients = F.conv2d(luma, self.basis, stride=BLOCK)
+        low = coefficients[:, 1:LOW]
+        fit = torch.cos(low.unsqueeze(2) * (2 * math.pi / self.steps)).flatten(1, 2)
+        mixed: Tensor = self.mix(torch.cat([coefficients.abs().log1p(), fit], 1))
+        return mixed
+
+
+class Block(nn.Module):
+    """Depthwise 5 x 5 (dilated), batch norm, pointwise expansion by 2, residual with a learned scale."""
+
+    def __init__(self, width: int, dilation: int) -> None:
+        """``dilation`` of the depthwise convolution, in grid cells."""
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 5, padding=2 * dilation, dilation=dilation, groups=width)
+        self.norm = nn.BatchNorm2d(width)
+        self.expand = nn.Conv2d(width, 2 * width, 1)
+        self.project = nn.Conv2d(2 * width, width, 1)
+        self.scale = nn.Parameter(torch.full((width, 1, 1), 0.2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, W, h, w) to the same shape."""
+        change: Tensor = self.project(F.gelu(self.expand(self.norm(self.depthwise(x)))))
+        return x + self.scale * change
+
+
+class TraceEncoder(nn.Module):
+    """Pixels to trace features at stride 8.
+
+    Args:
+        width: channels of the result.
+        depth: blocks of the trunk; dilations repeat 1, 2, 4.
+        residuals: zero-mean filters of the first layer.
+    """
+
+    stride = BLOCK
+
+    def __init__(self, width: int = 128, depth: int = 6, residuals: int = 12) -> None:
+        """Random weights; the first layer starts as random high-pass filters."""
+        super().__init__()
+        self.width = width
+        self.highpass = nn.Parameter(torch.randn(residuals, 3, 5, 5) * 0.1)
+        self.stem = nn.Sequential(
+            _down(residuals + 3, 32),
+            _down(32, 64),
+            _down(64, width),
+        )
+        self.lattice = Lattice(width // 2)
+        self.join = nn.Conv2d(width + width // 2, width, 1)
+        self.trunk = nn.Sequential(*(Block(width, (1, 2, 4)[i % 3]) for i in range(depth)))
+        self.norm = nn.BatchNorm2d(width)
+        self.pool = nn.Linear(2 * width, width)
+        self.register_buffer("luma", torch.tensor(LUMA).view(1, 3, 1, 1) * GREY_SCALE, persistent=False)
+        nn.init.trunc_normal_(self.join.weight, std=0.05)
+
+    luma: Tensor
+
+    def forward(self, pixels: Tensor) -> Features:
+        """(B, 3, H, W) in [-1, 1], sides multiples of 8, to features on the (H/8, W/8) grid."""
+        kernel = self.highpass - self.highpass.mean((2, 3), keepdim=True)
+        residual = F.conv2d(F.pad(pixels, (2, 2, 2, 2), mode="reflect"), kernel)
+        residual = torch.tanh(residual * (GREY_SCALE / 8))  # linear for noise, saturated at edges
+        x = self.stem(torch.cat([residual, pixels], 1))
+        y = self.lattice((pixels * self.luma).sum(1, keepdim=True))
+        grid = self.norm(self.trunk(self.join(torch.cat([x, y], 1))))
+        pooled = self.pool(torch.cat([grid.mean((2, 3)), grid.flatten(2).std(2)], 1))
+        return Features(grid, pooled)
+
+
+def _down(inputs: int, outputs: int) -> nn.Sequential:
+    """Halve the resolution: strided 3 x 3 convolution, batch norm, GELU."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.GELU()
+    )

@@ -1,0 +1,53 @@
+"""The trace encoder: DCT basis, lattice evidence, shapes, and blindness to flat colour in its residual layer."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from seamline.encoders.traces import LOW, Lattice, TraceEncoder, dct_basis
+
+
+def test_basis_is_orthonormal_and_equals_opencv() -> None:
+    basis = dct_basis().flatten(1)
+    torch.testing.assert_close(basis @ basis.T, torch.eye(64), atol=1e-6, rtol=0)
+    block = np.random.default_rng(0).normal(0, 50, (8, 8)).astype(np.float32)
+    ours = (basis @ torch.from_numpy(block).flatten()).numpy()
+    zigzag = [cv2.dct(block)[i, j] for i, j in ((0, 0), (0, 1), (1, 0), (2, 0), (1, 1), (0, 2))]
+    np.testing.assert_allclose(ours[:6], zigzag, atol=1e-3)
+
+
+def test_lattice_sees_the_quantisation_step_of_a_jpeg_and_not_off_the_grid() -> None:
+    rng = np.random.default_rng(1)
+    noise = np.clip(cv2.GaussianBlur(rng.normal(0, 160, (256, 256)).astype(np.float32), (0, 0), 0.8) + 128, 0, 255)
+    out = io.BytesIO()
+    Image.fromarray(noise.astype(np.uint8)).save(out, "JPEG", qtables=[[8] * 64])
+    grey = torch.from_numpy(np.array(Image.open(out), np.float32)) - 128
+
+    def fit(pixels: torch.Tensor) -> float:
+        coefficients = torch.nn.functional.conv2d(pixels[None, None], Lattice(8).basis, stride=8)[:, 1:LOW]
+        return float(torch.cos(coefficients * (2 * torch.pi / 8)).mean())
+
+    assert fit(grey) > 0.8
+    assert abs(fit(grey[3:251, 5:253])) < 0.2
+
+
+def test_shapes_and_gradients() -> None:
+    encoder = TraceEncoder(width=32, depth=2).train()
+    pixels = torch.rand(2, 3, 64, 96) * 2 - 1
+    features = encoder(pixels)
+    assert features.grid.shape == (2, 32, 8, 12)
+    assert features.pooled.shape == (2, 32)
+    (features.grid.square().mean() + features.pooled.sum()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in encoder.parameters())
+
+
+def test_residual_filters_ignore_flat_colour() -> None:
+    encoder = TraceEncoder(width=16, depth=1)
+    kernel = encoder.highpass - encoder.highpass.mean((2, 3), keepdim=True)
+    flat = torch.nn.functional.conv2d(torch.full((1, 3, 16, 16), 0.3), kernel)
+    torch.testing.assert_close(flat, torch.zeros_like(flat), atol=1e-6, rtol=0)
