@@ -1,0 +1,1 @@
+"""Forge media and know the truth."""

@@ -1,0 +1,291 @@
+"""A seeded recipe turns a folder of authentic photos into a data set of forgeries with exact truth.
+
+``forge`` writes ``media/``, ``masks/`` (8 bit, 255 = forged, grey at soft edges), ``manifest.jsonl`` (one line an
+item) and the recipe itself. Item ``i`` depends on the recipe's seed, on ``i`` and on the sorted list of sources
+alone, so any number of worker processes gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
+from functools import lru_cache, partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image as PILImage
+
+from ..errors import DataError, MediaError
+from ..media import expand, open_media
+from .image import FORGERS, Box, Pixels, Post, find_face, forge_photo
+
+Item = dict[str, Any] | None  # a manifest line; None if no source served
+SMALLEST = 96  # pixels: sources with a shorter side are passed over
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How many of what; every field is a key of the TOML file."""
+
+    seed: int = 0
+    count: int = 100  # items in all
+    authentic: float = 0.4  # share of items left authentic
+    crop: int = 0  # side of native crops cut from the sources, pixels; 0 = whole photos
+    largest: int = 2048  # long side above which a whole photo is centre-cropped, never resized
+    split: str = ""  # of manifest.csv in the source folder, if it has one
+    sources: tuple[str, ...] = ()  # kinds of source to use, as that manifest names them
+    exclude: tuple[str, ...] = ()  # path prefixes to leave out
+    groups: tuple[str, ...] = ()  # use only sources of these groups of that manifest; empty: of all
+    kinds: tuple[tuple[str, float], ...] = tuple((kind, 1.0) for kind in FORGERS)  # weights
+    post: tuple[tuple[str, float], ...] = (("png", 1.0), ("jpeg", 1.0))  # weights of the chains of draw_post
+    quality: tuple[int, int] = (80, 100)  # of the final JPEG
+    own_tables: float = 0.25  # share of JPEGs saved with the source's own quantisation tables
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Read a recipe file.
+
+        Raises:
+            DataError: the file is missing, is not TOML, or has a key or a kind that does not exist.
+        """
+        try:
+            data = tomllib.loads(Path(path).read_text("utf-8"))
+        except FileNotFoundError:
+            raise DataError(f"{path}: no such recipe") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+            raise DataError(f"{path}: not a TOML recipe: {cause}") from cause
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise DataError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        for name, allowed in (("kinds", FORGERS), ("post", CHAINS)):
+            if name in data:
+                if wrong := sorted(set(data[name]) - set(allowed)):
+                    raise DataError(f"{path}: unknown {name} {', '.join(wrong)}; known: {', '.join(allowed)}")
+                data[name] = tuple(data[name].items())
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
+        }
+        return cls(**values)
+
+
+def _final(recipe: Recipe, rng: np.random.Generator) -> dict[str, Any]:
+    """How the file is saved: PNG for a fifth, else JPEG."""
+    if rng.random() < 0.2:
+        return {"format": "png"}
+    return _saved(recipe, rng)
+
+
+def _saved(recipe: Recipe, rng: np.random.Generator) -> dict[str, Any]:
+    own = rng.random() < recipe.own_tables
+    quality = 0 if own else int(rng.integers(recipe.quality[0], recipe.quality[1] + 1))
+    return {
+        "format": "jpeg",
+        "quality": quality,
+        "subsampling": str(rng.choice(("4:4:4", "4:2:2", "4:2:0"), p=(0.35, 0.15, 0.5))),
+    }
+
+
+CHAINS: dict[str, Callable[[Recipe, np.random.Generator], dict[str, Any]]] = {
+    "png": lambda recipe, rng: {"format": "png"},
+    "jpeg": _saved,
+    "jpeg_twice": lambda recipe, rng: {"first_jpeg": int(rng.integers(60, 96))} | _saved(recipe, rng),
+    "jpeg_twice_shifted": lambda recipe, rng: (
+        {"first_jpeg": int(rng.integers(60, 96)), "crop": (int(rng.integers(8)), int(rng.integers(8)))}
+        | _saved(recipe, rng)
+    ),
+    "crop": lambda recipe, rng: {"crop": (int(rng.integers(8)), int(rng.integers(8)))} | _final(recipe, rng),
+    "resize": lambda recipe, rng: {"resize": float(rng.uniform(0.6, 1.4))} | _final(recipe, rng),
+    "blur": lambda recipe, rng: {"blur": float(rng.uniform(0.4, 1.0))} | _final(recipe, rng),
+    "noise": lambda recipe, rng: {"noise": float(rng.uniform(1.0, 5.0))} | _final(recipe, rng),
+}
+
+
+def draw_post(recipe: Recipe, rng: np.random.Generator) -> Post:
+    """One post-processing chain, drawn by the recipe's weights, blind to whether the photo is forged."""
+    names, weights = zip(*recipe.post, strict=True)
+    name = str(rng.choice(names, p=np.array(weights) / sum(weights)))
+    return Post(**CHAINS[name](recipe, rng))
+
+
+@dataclass(frozen=True)
+class Source:
+    """An authentic photo to forge."""
+
+    path: str
+    name: str  # path relative to the source folder
+    group: str  # camera, person or set: what must stay on one side of a split
+
+
+def list_sources(folder: Path, recipe: Recipe) -> list[Source]:
+    """The photos of a folder; of one with a ``manifest.csv`` (path, kind, split, group), those the recipe selects.
+
+    Raises:
+        DataError: nothing is left to forge.
+    """
+    table = folder / "manifest.csv"
+    if table.is_file():
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        found = [
+            Source(str(folder / row["path"]), row["path"], row.get("group") or row["path"])
+            for row in rows
+            if all(
+                not wanted or row.get(column) in wanted
+                for column, wanted in (("split", (recipe.split,)), ("kind", recipe.sources), ("group", recipe.groups))
+                if wanted != ("",)
+            )
+        ]
+    else:
+        names = sorted(path.relative_to(folder).as_posix() for path in expand([folder]))
+        found = [Source(str(folder / name), name, name) for name in names]
+    found = sorted((s for s in found if not s.name.startswith(recipe.exclude or ("\0",))), key=lambda s: s.name)
+    if not found:
+        raise DataError(f"{folder}: no photos to forge here that the recipe selects")
+    return found
+
+
+@lru_cache(maxsize=64)
+def _load(path: str) -> tuple[Pixels, tuple[tuple[int, ...], ...] | None]:
+    """Pixels of a source and, for a JPEG, its quantisation tables in Pillow's order."""
+    pixels = open_media(path).pixels
+    with PILImage.open(path) as picture:
+        tables = getattr(picture, "quantization", None)
+    return pixels, tuple(tuple(table) for _, table in sorted(tables.items())) if tables else None
+
+
+@lru_cache(maxsize=4096)
+def _face(path: str) -> Box | None:
+    return find_face(_load(path)[0])
+
+
+def _window(pixels: Pixels, recipe: Recipe, rng: np.random.Generator, face: Box | None) -> tuple[Pixels, Box | None]:
+    """A native crop with its origin on the 8 x 8 grid, around the face if there is one."""
+    height, width = pixels.shape[:2]
+    side = recipe.crop or recipe.largest
+    w, h = min(side, width), min(side, height)
+    if face is not None:
+        x = (face[0] + face[2]) / 2 - w / 2 + rng.uniform(-0.15, 0.15) * w
+        y = (face[1] + face[3]) / 2 - h / 2 + rng.uniform(-0.15, 0.15) * h
+    elif recipe.crop:
+        x, y = rng.uniform(0, width - w + 1), rng.uniform(0, height - h + 1)
+    else:
+        x, y = (width - w) / 2, (height - h) / 2
+    left, top = int(np.clip(x, 0, width - w)) // 8 * 8, int(np.clip(y, 0, height - h)) // 8 * 8
+    window = np.ascontiguousarray(pixels[top : top + h, left : left + w])
+    moved = None if face is None else (face[0] - left, face[1] - top, face[2] - left, face[3] - top)
+    return window, moved
+
+
+def make_item(index: int, sources: list[Source], recipe: Recipe, out: Path) -> Item:
+    """Make and write item ``index``; its manifest line, or ``None`` if no source served."""
+    rng = np.random.default_rng([recipe.seed, index])
+    forged = rng.random() >= recipe.authentic
+    names, weights = zip(*recipe.kinds, strict=True)
+    kind = str(rng.choice(names, p=np.array(weights) / sum(weights))) if forged else "authentic"
+    for _ in range(40):
+        source = sources[int(rng.integers(len(sources)))]
+        try:
+            pixels, tables = _load(source.path)
+            if min(pixels.shape[:2]) < SMALLEST:
+                continue
+            face = _face(source.path) if kind == "face_blend" else None
+            if kind == "face_blend" and face is None:
+                continue
+            photo, face = _window(pixels, recipe, rng, face)
+            weight = np.zeros(photo.shape[:2], np.float32)
+            if forged:
+                donor = _load(sources[int(rng.integers(len(sources)))].path)[0] if kind == "splice" else None
+                photo, weight, kind = forge_photo(kind, photo, rng, donor=donor, face=face)
+        except (DataError, MediaError):
+            continue
+        post = draw_post(recipe, rng)
+        photo, weight = post.apply(photo, weight, rng)
+        if forged and weight.max() < 0.5:  # so thin and soft that no pixel is mostly forged
+            continue
+        data, extension = post.encode(photo, tables)
+        name = f"{index:06d}"
+        (out / "media" / f"{name}{extension}").write_bytes(data)
+        if forged:
+            mask = io.BytesIO()
+            PILImage.fromarray(np.rint(weight * 255).astype(np.uint8)).save(mask, "PNG")
+            (out / "masks" / f"{name}.png").write_bytes(mask.getvalue())
+        return {
+            "path": f"media/{name}{extension}",
+            "mask": f"masks/{name}.png" if forged else None,
+            "label": int(forged),
+            "kind": kind,
+            "source": source.name,
+            "group": source.group,
+            "post": post.facts(),
+            "seed": recipe.seed,
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
+    return None
+
+
+def forge(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    recipe: str | os.PathLike[str] | Recipe,
+    *,
+    workers: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Forge a data set; the path of its ``manifest.jsonl``.
+
+    Args:
+        source: folder of authentic photos, with or without a ``manifest.csv``.
+        out: folder to write; made if missing, refused if it already holds a manifest.
+        recipe: a recipe or the path of one.
+        workers: processes; the result does not depend on it.
+        progress: called with (items done, items in all).
+
+    Raises:
+        DataError: the recipe or the source folder is unusable, or ``out`` already holds a data set.
+    """
+    folder, target = Path(source), Path(out)
+    plan = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of photos")
+    if (target / "manifest.jsonl").exists():
+        raise DataError(f"{target}: already holds a data set; choose another folder")
+    sources = list_sources(folder, plan)
+    for part in ("media", "masks"):
+        (target / part).mkdir(parents=True, exist_ok=True)
+    make = partial(make_item, sources=sources, recipe=plan, out=target)
+    rows: list[dict[str, Any]] = []
+    missing = 0
+    for done, row in enumerate(_made(make, plan.count, workers), 1):
+        missing += row is None
+        if row is not None:
+            rows.append(row)
+        if progress:
+            progress(done, plan.count)
+    if not rows:
+        raise DataError(f"{folder}: not one of {plan.count} items could be made from these photos")
+    if not isinstance(recipe, Recipe):
+        (target / "recipe.toml").write_bytes(Path(recipe).read_bytes())
+    manifest = target / "manifest.jsonl"
+    partial_file = manifest.with_suffix(".part")
+    partial_file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    partial_file.replace(manifest)
+    return manifest
+
+
+def _made(make: Callable[[int], Item], count: int, workers: int) -> Iterator[Item]:
+    """Items in order, made here or by a pool. Workers are spawned: a fork would copy OpenCV's threads half-way."""
+    if workers <= 1:
+        yield from map(make, range(count))
+        return
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.map(make, range(count), chunksize=8)
