@@ -1,0 +1,121 @@
+"""Evaluation on a miniature set with findings made by hand, so that every figure is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from seamline.errors import DataError
+from seamline.evaluate import card_table, evaluate, perturbation
+from seamline.report import Media, Model, Report
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve grey pictures whose first pixel row tells the toy scanner what to say (see :func:`scan`)."""
+    root = tmp_path_factory.mktemp("set")
+    for name in ("media", "masks"):
+        (root / name).mkdir()
+    rows = []
+    for i in range(12):
+        rgb = np.full((64, 80, 3), 40, np.uint8)
+        kind = ("authentic", "splice", "copy-move")[i % 3]
+        mask = np.zeros((64, 80), np.uint8)
+        if kind != "authentic":
+            mask[16:48, 16:48] = 255
+            rgb[16:48, 16:48] = 220  # bright: the scanner finds it, all of it
+        if kind == "copy-move":
+            rgb[16:32, 16:48] = 40  # and half of these only
+            cv2.imwrite(str(root / f"masks/{i}.png"), mask)
+        if kind == "splice":
+            cv2.imwrite(str(root / f"masks/{i}.png"), mask)
+        if i == 0:
+            rgb[56:, 72:] = 220  # a false alarm
+        cv2.imwrite(str(root / f"media/{i}.png"), rgb)
+        row = {"path": f"media/{i}.png", "mask": None if kind == "authentic" else f"masks/{i}.png", "kind": kind}
+        rows.append(row | {"label": int(kind != "authentic"), "group": f"g{i // 2}", "source": None, "sha256": None})
+    (root / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def scan(rgb: npt.NDArray[np.uint8]) -> Report:
+    """Bright pixels are forged; the more of them, the more probable."""
+    height, width = rgb.shape[:2]
+    heatmap = (rgb[..., 1] > 128).astype(np.float32) * np.float32(0.9)
+    share = float((heatmap > 0).mean())
+    probability = 0.1 if share == 0 else min(1.0, 0.6 + share)
+    return Report(
+        Media("<array>", kind="image", width=width, height=height),
+        "forged" if probability >= 0.5 else "authentic",
+        probability,
+        threshold=0.5,
+        model=Model("toy", "1", "ab" * 32),
+        heatmap=heatmap,
+        mask=heatmap >= 0.5,
+    )
+
+
+def test_figures(data: Path, tmp_path: Path) -> None:
+    row = evaluate(scan, data, out=tmp_path / "row.json", progress=False)
+    assert row["n"] == {"authentic": 4, "forged": 8, "unjudged": 0}
+    assert row["auc"] == 1.0  # the false alarm scores below every forgery
+    assert row["false_alarms"] == 0.25
+    assert row["detected"] == 1.0
+    assert row["f1"] == pytest.approx((1 + 2 / 3) / 2, abs=1e-4)
+    assert row["iou"] == pytest.approx((1 + 1 / 2) / 2, abs=1e-4)
+    assert row["f1_shown"] == row["f1"]
+    assert row["kinds"]["splice"] == {"n": 4, "auc": 1.0, "f1": 1.0, "iou": 1.0, "f1_shown": 1.0, "detected": 1.0}
+    assert row["kinds"]["copy-move"]["f1"] == pytest.approx(2 / 3, abs=1e-4)
+    assert row["kinds"]["authentic"] == {"n": 4, "false_alarms": 0.25}
+    low, high = row["ci95"]["f1"]
+    assert low < row["f1"] < high
+    assert row["model"]["sha256"] == "ab" * 32
+    assert json.loads((tmp_path / "row.json").read_text()) == row
+    assert len((tmp_path / "row.csv").read_text().splitlines()) == 13
+
+
+def test_thresholds_can_be_set(data: Path) -> None:
+    row = evaluate(scan, data, threshold=0.7, mask_threshold=0.95, progress=False)
+    assert row["false_alarms"] == 0.0
+    assert row["detected"] == 1.0
+    assert row["f1"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["jpeg75", "resize0.75", "resize1.5"])
+def test_perturbed_alike(data: Path, name: str) -> None:
+    row = evaluate(scan, data, perturb=name, progress=False)
+    assert row["perturb"] == name
+    assert row["auc"] == 1.0
+    assert row["f1"] == pytest.approx((1 + 2 / 3) / 2, abs=0.05)
+
+
+def test_perturbation_shapes() -> None:
+    rgb, mask = np.zeros((40, 60, 3), np.uint8), np.ones((40, 60), np.float32)
+    small, small_mask = perturbation("resize0.75")(rgb, mask)
+    assert small.shape == (30, 45, 3)
+    assert small_mask.shape == (30, 45)
+    assert small_mask.min() == 1.0
+    coded, same = perturbation("jpeg75")(rgb, None)
+    assert coded.shape == rgb.shape
+    assert coded.dtype == np.uint8
+    assert same is None
+    for name in ("jpeg", "jpeg0", "blur", "resize0"):
+        with pytest.raises(DataError, match=name):
+            perturbation(name)
+
+
+def test_card_table(data: Path) -> None:
+    rows = [evaluate(scan, data, perturb=name, progress=False) for name in ("none", "jpeg75")]
+    text = card_table(rows)
+    assert "| as they are | 4 | 8 | 1.000" in text
+    assert "| jpeg 75 |" in text
+    assert "| copy-move | 1.000 / 0.667 / 1.000 |" in text
+    assert "| false alarms: authentic | 0.250 |" in text
+    assert "ab" * 32 in text
+    widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
+    assert widths == {11, 4}
