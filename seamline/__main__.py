@@ -1,0 +1,5 @@
+"""``python -m seamline`` is the ``seamline`` command."""
+
+from .cli import app
+
+app()

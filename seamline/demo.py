@@ -1,0 +1,98 @@
+"""``python -m seamline.demo``: make forgeries of public-domain photographs and scan them.
+
+The photographs ship inside scikit-image: the astronaut (NASA, public domain), the rocket (SpaceX, public domain), the
+cat and the coffee (CC0 by their photographers). Authentic and forged samples are saved in the same way, twice as
+JPEG, so that nothing but the forgery tells them apart. The name of a sample says what it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .errors import DataError, SeamlineError
+from .synthesis.image import find_face, forge_photo, jpeg, jpeg_bytes
+
+Pixels = npt.NDArray[np.uint8]
+
+PHOTOS = {"astronaut": "astronaut.png", "rocket": "rocket.jpg", "cat": "chelsea.png", "coffee": "coffee.png"}
+SAMPLES: tuple[tuple[str, str | None, int], ...] = (  # photo, kind of forgery, seed
+    ("astronaut", None, 0),
+    ("astronaut", "face_blend", 2),
+    ("astronaut", "splice", 4),
+    ("cat", None, 0),
+    ("cat", "retouch", 8),
+    ("coffee", None, 0),
+    ("coffee", "removal", 5),
+    ("coffee", "regenerate", 4),
+    ("rocket", None, 0),
+    ("rocket", "copy_move", 9),
+)
+DONOR = "cat"  # what is spliced into the others
+FIRST_SAVE, LAST_SAVE = 90, 95  # JPEG qualities
+
+
+def photos() -> dict[str, Pixels]:
+    """The photographs, (H, W, 3) uint8 RGB, by name.
+
+    Raises:
+        DataError: scikit-image, which ships them, is not installed.
+    """
+    found = importlib.util.find_spec("skimage")
+    if found is None or found.origin is None:
+        raise DataError("the demo needs the photographs of scikit-image: pip install 'seamline[demo]'")
+    pixels = {}
+    for name, file in PHOTOS.items():
+        with Image.open(Path(found.origin).with_name("data") / file) as picture:
+            pixels[name] = np.asarray(picture.convert("RGB"))
+    return pixels
+
+
+def make_samples(out: Path) -> Path:
+    """Write the samples to ``out/samples`` and the true masks of the forged ones to ``out/truth``; the former."""
+    samples, truth = out / "samples", out / "truth"
+    samples.mkdir(parents=True, exist_ok=True)
+    truth.mkdir(exist_ok=True)
+    originals = {name: jpeg(pixels, FIRST_SAVE) for name, pixels in photos().items()}
+    for name, kind, seed in SAMPLES:
+        photo, stem = originals[name], f"{name}-{kind or 'authentic'}"
+        if kind is not None:
+            donor = originals[DONOR] if kind == "splice" else None
+            face = find_face(photo) if kind == "face_blend" else None
+            photo, weight, _ = forge_photo(kind, photo, np.random.default_rng(seed), donor=donor, face=face)
+            Image.fromarray(np.rint(weight * 255).astype(np.uint8)).save(truth / f"{stem}.png")
+        (samples / f"{stem}.jpg").write_bytes(jpeg_bytes(photo, LAST_SAVE))
+    return samples
+
+
+def main() -> int:
+    """Make the samples, scan them as a user would, say where to look; the exit code of the scan."""
+    words = argparse.ArgumentParser(prog="python -m seamline.demo", description="Forge sample photos and scan them.")
+    words.add_argument("--out", type=Path, default=Path("demo"), help="folder for samples and pictures")
+    words.add_argument("--model", default="default", help="catalogue name, or path of a .safetensors file")
+    asked = words.parse_args()
+    try:
+        samples = make_samples(asked.out)
+    except SeamlineError as cause:
+        print(f"error: {cause}", file=sys.stderr)
+        return 2
+    pictures = asked.out / "pictures"
+    scan = ["scan", str(samples), "--out", str(pictures), "--json", str(asked.out / "reports.jsonl")]
+    scan += ["--model", asked.model] if asked.model != "default" else []
+    print(f"{len(SAMPLES)} samples are in {samples}; their names say what was done to them.")
+    print(f"\n$ seamline {' '.join(scan)}\n", flush=True)
+    code = subprocess.run([sys.executable, "-m", "seamline", *scan], check=False).returncode
+    if code == 0:
+        print(f"\nLook at {pictures / '*.overlay.png'}; the true masks are in {asked.out / 'truth'}.")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

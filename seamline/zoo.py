@@ -1,0 +1,220 @@
+"""The catalogue of weights: name -> detector, sizes, source, hash, licence, scores.
+
+``zoo.toml`` lists what the package ships. Weights are safetensors files whose metadata holds one JSON object under
+the key ``seamline``: ``{"detector": kind, "sizes": {...}, "facts": {...}}``, so a file says by itself which network
+it fits. Loading is strict (every tensor present, none left over, all shapes equal) and never runs code from a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import WeightsError
+
+if TYPE_CHECKING:
+    from .detectors.base import ImageDetector
+
+WEIGHTS = Path(__file__).with_name("weights")
+PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known about one set of weights.
+
+    ``threshold`` is compared with the calibrated probability sigmoid(a * logit + b), (a, b) = ``calibration``;
+    ``mask_threshold`` with the pixels of the heat map.
+    """
+
+    name: str
+    detector: str
+    version: str | None = None
+    file: str | None = None
+    sha256: str | None = None
+    licence: str = "not stated"
+    training_data: str = "not stated"
+    source: str = "not stated"
+    input: str = "8-bit RGB photo"
+    windowing: str = "not stated"
+    threshold: float = 0.5
+    calibration: tuple[float, float] = (1.0, 0.0)
+    mask_threshold: float = 0.5
+    scores: dict[str, float] = field(default_factory=dict)
+
+
+def detectors() -> dict[str, tuple[Callable[[Any], ImageDetector], Any]]:
+    """Kind -> (network, its sizes). Imported on call: a look at the catalogue needs no torch."""
+    from .detectors.loupe import Loupe, LoupeSizes
+
+    return {"loupe": (Loupe, LoupeSizes)}
+
+
+def models() -> list[Card]:
+    """The cards of the catalogue, the default first."""
+    catalogue, default = _catalogue()
+    return sorted(catalogue.values(), key=lambda card: card.name != default)
+
+
+def load_detector(name: str | os.PathLike[str] = "default", device: str = "cpu") -> tuple[ImageDetector, Card]:
+    """The detector of a catalogue name, or of a path to a ``.safetensors`` file, in evaluation mode on ``device``.
+
+    Raises:
+        WeightsError: the name is unknown, the file is missing, is not ours, is a pickle, has another SHA-256 than
+            the catalogue says, or does not fit the detector exactly.
+    """
+    catalogue, default = _catalogue()
+    key = default if str(name) == "default" else str(name)
+    if key in catalogue:
+        card = catalogue[key]
+        path = WEIGHTS / str(card.file)
+        digest = _sha256(path)
+        if digest != card.sha256:
+            raise WeightsError(
+                f"{card.file}: SHA-256 is {digest}, the catalogue says {card.sha256 or 'nothing'}; "
+                "the file is damaged or was replaced, so install seamline again"
+            )
+        return _read(path, card, device), card
+
+    path = Path(name)
+    if path.suffix.lower() in PICKLES:
+        raise WeightsError(
+            f"{path}: pickled weights can run code when opened and are refused; "
+            "convert them to .safetensors (seamline.zoo.save writes that)"
+        )
+    if path.suffix.lower() != ".safetensors":
+        raise WeightsError(
+            f"unknown model {key!r}; known: {', '.join(catalogue)}, or give the path of a .safetensors file"
+        )
+    card = _own_card(path)
+    return _read(path, card, device), card
+
+
+def save(detector: ImageDetector, path: str | os.PathLike[str], **facts: Any) -> None:
+    """Write weights, sizes and ``facts`` (plain JSON values) to one safetensors file.
+
+    Facts named like fields of :class:`Card` (``threshold``, ``calibration``, ``licence``, ...) fill the card when the
+    file is loaded by its path. The file appears whole or not at all.
+
+    Raises:
+        WeightsError: the detector is of no known kind, or a fact is not a plain value.
+    """
+    from safetensors.torch import save_file
+
+    kind = next((kind for kind, (network, _) in detectors().items() if type(detector) is network), None)
+    if kind is None:
+        raise WeightsError(f"{type(detector).__name__} is not a detector of the zoo: {', '.join(detectors())}")
+    about = {"detector": kind, "sizes": detector.sizes.to_dict(), "facts": facts}
+    try:
+        text = json.dumps(about, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as cause:
+        raise WeightsError(f"facts must be plain JSON values: {cause}") from cause
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.touch()
+        mode = part.stat().st_mode  # save_file gives a file that only its owner may read
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+        save_file(tensors, part, {"seamline": text})
+        part.chmod(mode)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@cache
+def _catalogue() -> tuple[dict[str, Card], str]:
+    """All cards by name, and the name of the default for images."""
+    with Path(__file__).with_suffix(".toml").open("rb") as file:
+        data = tomllib.load(file)
+    default = data.pop("default_image")
+    return {name: _card(name, entry) for name, entry in data.items()}, default
+
+
+def _card(name: str, facts: dict[str, Any]) -> Card:
+    """A card from plain values, with the two that must be numbers checked."""
+    a, b = (float(value) for value in facts.get("calibration", (1.0, 0.0)))
+    return Card(**facts | {"name": name, "calibration": (a, b)})
+
+
+def _own_card(path: Path) -> Card:
+    """The card that a file carries in its own metadata."""
+    digest, about = _sha256(path), _about(path)
+    known = {f.name for f in dataclasses.fields(Card)}
+    facts = {key: value for key, value in about["facts"].items() if key in known}
+    try:
+        return _card(path.stem, facts | {"detector": about["detector"], "file": path.name, "sha256": digest})
+    except (TypeError, ValueError) as cause:
+        raise WeightsError(f"{path}: the facts saved with the weights are damaged: {cause}") from cause
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """The JSON object in the metadata of a file of ours."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("seamline")
+    except (SafetensorError, OSError) as cause:
+        raise WeightsError(f"{path}: not a whole safetensors file ({cause})") from cause
+    if text is None:
+        raise WeightsError(f"{path}: a safetensors file, but not written by seamline: it does not say its detector")
+    try:
+        about = json.loads(text)
+        return {"detector": str(about["detector"]), "sizes": dict(about["sizes"]), "facts": dict(about["facts"])}
+    except (ValueError, KeyError, TypeError) as cause:
+        raise WeightsError(f"{path}: damaged metadata: {cause!r}") from cause
+
+
+def _read(path: Path, card: Card, device: str) -> ImageDetector:
+    """Build the network from the sizes in the file and copy every tensor into its place."""
+    import torch
+    from safetensors import safe_open
+
+    about = _about(path)
+    if about["detector"] != card.detector or card.detector not in detectors():
+        known = ", ".join(detectors())
+        raise WeightsError(f"{path}: weights of {about['detector']!r}, wanted {card.detector!r}; known: {known}")
+    network, sizes = detectors()[card.detector]
+    try:
+        with torch.random.fork_rng(devices=[]):  # the random first weights are no business of the caller's generator
+            detector = network(sizes.from_dict(about["sizes"]))
+    except (TypeError, ValueError) as cause:
+        raise WeightsError(f"{path}: its sizes do not fit {card.detector!r}: {cause}") from cause
+
+    state = detector.state_dict()
+    with safe_open(path, framework="pt") as file:
+        shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}
+    wanted = {key: tuple(value.shape) for key, value in state.items()}
+    if shapes != wanted:
+        missing, extra = sorted(wanted.keys() - shapes.keys()), sorted(shapes.keys() - wanted.keys())
+        other = [f"{k} {shapes[k]} for {wanted[k]}" for k in sorted(wanted) if k in shapes and shapes[k] != wanted[k]]
+        raise WeightsError(
+            f"{path}: does not fit {card.detector!r}: {len(missing)} missing {missing[:3]}, "
+            f"{len(extra)} not known {extra[:3]}, {len(other)} of another shape {other[:3]}"
+        )
+    with torch.no_grad():
+        for key, value in state.items():
+            # Opened once per tensor: the file is memory-mapped, and pages once read stay until it is closed, which
+            # would double the memory of large weights.
+            with safe_open(path, framework="pt") as file:
+                value.copy_(file.get_tensor(key))
+    return detector.to(device).eval()
+
+
+def _sha256(path: Path) -> str:
+    """The digest of a file, in hex."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as cause:
+        raise WeightsError(f"{path}: weights cannot be read: {cause.strerror or cause}") from cause
