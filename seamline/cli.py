@@ -197,6 +197,20 @@ def evaluate(
         print(card_table([run(model, data, out=out, perturb=perturb, device=device)]))
 
 
+@app.command()
+def calibrate(
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A .safetensors file of a training run.")],
+    data: Annotated[Path, typer.Option(help="Photos that neither trained these weights nor will judge them.")],
+    out: Annotated[Path, typer.Option(help="The same weights with their probability and thresholds.")],
+    false_alarms: Annotated[float, typer.Option(help="Share of authentic photos that may be flagged.")] = 0.03,
+) -> None:
+    """Fit a model's probability and thresholds on held-out samples whose truth is known."""
+    with _clean_errors():
+        from .evaluate import calibrate as run
+
+        print(json.dumps(run(weights, data, out, false_alarms=false_alarms)))
+
+
 def clean(text: str) -> str:
     """Text from outside made safe for a terminal: what cannot be printed is shown as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -91,7 +91,6 @@ class Recipe:
     tensorboard: bool = True  # where it is installed
 
 
-PARTS = ("backbone", "classifier", "segmentor")
 HOUSEKEEPING = ("save_every", "log_every", "workers", "tensorboard")  # may differ when a run is resumed
 
 
@@ -157,7 +156,6 @@ def _checked(recipe: Recipe) -> Recipe:
     for i, stage in enumerate(recipe.stage):
         least = min(stage.steps, stage.batch, stage.accumulation)
         wrong += [
-            (f"stage[{i}].train", not set(stage.train) <= set(PARTS), f"names of {', '.join(PARTS)} only"),
             (f"stage[{i}].steps, batch, accumulation", least < 1, "are at least 1"),
             (f"stage[{i}].monitor", stage.monitor not in ("auc", "f1", "iou", "mean"), "is auc, f1, iou or mean"),
         ]
@@ -314,6 +312,8 @@ def train(
     learn, held = split_by_group(samples, recipe.holdout, recipe.seed)
     _seed_all(recipe.seed)
     detector = _detector(recipe) if detector is None else detector
+    for stage in recipe.stage:
+        _fits(detector, stage)
     if recipe.channels_last:
         detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     side = None if detector.windowing.whole else recipe.crop
@@ -336,10 +336,9 @@ def train(
             if step >= starts[number + 1]:
                 continue
             fresh = step == starts[number]
-            weights = _loss_weights(detector, stage)
+            weights = detector.loss_weights | stage.loss_weights
             _freeze(detector, stage)
-            ask: Any = detector.parameter_groups
-            groups = ask(stage.lr, stage.weight_decay, backbone_lr=stage.backbone_lr)
+            groups = detector.parameter_groups(stage.lr, stage.weight_decay, backbone_lr=stage.backbone_lr)
             best = None if fresh else best
             optimizer = torch.optim.AdamW(groups, betas=typing.cast("Any", recipe.betas))
             peaks = [group["lr"] for group in optimizer.param_groups]
@@ -443,21 +442,21 @@ def _detector(recipe: Recipe) -> ImageDetector:
     return detector
 
 
-def _freeze(detector: Any, stage: Stage) -> None:
+def _fits(detector: ImageDetector, stage: Stage) -> None:
+    """Refuse a stage that names a part or a loss that the detector does not have, before anything is trained."""
+    for what, named, known in (
+        ("part", stage.train, detector.parts),
+        ("loss", stage.loss_weights, detector.loss_weights),
+    ):
+        if unknown := sorted(set(named) - set(known)):
+            raise DataError(f"stage {stage.name!r}: no {what} {', '.join(unknown)}; known: {', '.join(known)}")
+
+
+def _freeze(detector: ImageDetector, stage: Stage) -> None:
     """Only the parts that the stage names learn; the others keep every parameter and every running statistic."""
-    detector.requires_grad_(True)
-    detector.frozen.clear()
-    detector.freeze(*(part for part in PARTS if stage.train and part not in stage.train))
+    detector.thaw()
+    detector.freeze(*(part for part in detector.parts if stage.train and part not in stage.train))
     detector.train()
-
-
-def _loss_weights(detector: ImageDetector, stage: Stage) -> dict[str, float]:
-    """The detector's loss weights with those of the stage in their place."""
-    unknown = stage.loss_weights.keys() - detector.loss_weights.keys()
-    if unknown:
-        known = ", ".join(detector.loss_weights)
-        raise DataError(f"stage {stage.name!r}: no loss {', '.join(sorted(unknown))}; known: {known}")
-    return detector.loss_weights | stage.loss_weights
 
 
 @torch.no_grad()

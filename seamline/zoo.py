@@ -98,6 +98,17 @@ def load_detector(name: str | os.PathLike[str] = "default", device: str = "cpu")
     return _read(path, card, device), card
 
 
+def facts(name: str | os.PathLike[str] = "default") -> dict[str, Any]:
+    """What was saved with the weights of a catalogue name or a ``.safetensors`` file, as it was given to :func:`save`.
+
+    Raises:
+        WeightsError: the file is missing or not ours.
+    """
+    catalogue, default = _catalogue()
+    card = catalogue.get(default if str(name) == "default" else str(name))
+    return dict(_about(WEIGHTS / str(card.file) if card else Path(name))["facts"])
+
+
 def save(detector: ImageDetector, path: str | os.PathLike[str], **facts: Any) -> None:
     """Write weights, sizes and ``facts`` (plain JSON values) to one safetensors file.
 

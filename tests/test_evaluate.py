@@ -9,9 +9,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
+from seamline import zoo
+from seamline.detectors.loupe import build
 from seamline.errors import DataError
-from seamline.evaluate import card_table, evaluate, perturbation
+from seamline.evaluate import calibrate, card_table, evaluate, perturbation, platt
 from seamline.report import Media, Model, Report
 
 
@@ -119,3 +122,44 @@ def test_card_table(data: Path) -> None:
     assert "ab" * 32 in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert widths == {11, 4}
+
+
+def test_platt_recovers_a_known_calibration() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 3, 40_000)
+    forged = rng.random(x.size) < 1 / (1 + np.exp(-(0.7 * x - 0.4)))
+    a, b = platt(x, forged)
+    weight = np.log((~forged).sum() / forged.sum())  # both classes weigh one half: the prior moves into b
+    assert abs(a - 0.7) < 0.03
+    assert abs(b - (-0.4 + weight)) < 0.05
+
+
+def test_platt_stays_finite_on_separable_scores() -> None:
+    a, b = platt(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True]))
+    assert 0 < a < 10
+    assert abs(b) < 1
+
+
+def test_calibrate_keeps_the_promised_share_of_false_alarms(data: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    raw, fitted = tmp_path / "raw.safetensors", tmp_path / "fitted.safetensors"
+    zoo.save(build("loupe-tiny"), raw, licence="test")
+    facts = calibrate(raw, data, fitted, false_alarms=0.0, progress=False)
+    assert facts["calibrated_on"] | {"sha256": ""} == {"sha256": "", "authentic": 4, "forged": 8}
+    _, card = zoo.load_detector(fitted)
+    assert card.licence == "test"
+    assert list(card.calibration) == facts["calibration"]
+    row = evaluate(fitted, data, progress=False)
+    assert row["false_alarms"] == 0.0
+    assert row["mask_threshold"] == facts["mask_threshold"]
+
+
+def test_calibrate_needs_both_classes(data: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (data / "manifest.jsonl").read_text().splitlines()]
+    for name in ("media", "masks"):
+        (tmp_path / name).symlink_to(data / name)
+    forged = [json.dumps(row) + "\n" for row in rows if row["label"]]
+    (tmp_path / "manifest.jsonl").write_text("".join(forged))
+    zoo.save(build("loupe-tiny"), tmp_path / "raw.safetensors")
+    with pytest.raises(DataError, match="8 of 8 are forged"):
+        calibrate(tmp_path / "raw.safetensors", tmp_path, tmp_path / "fitted.safetensors", progress=False)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from seamline.detectors.base import Finding, Windowing
 from seamline.detectors.loupe import (
-    PARTS,
     PRESETS,
     Loupe,
     LoupeOutputs,
@@ -257,13 +256,13 @@ def test_training_is_told_a_share_of_the_truth() -> None:
 # ---------------------------------------------------------------------------------------------------------- freezing
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", Loupe.parts)
 def test_freezing_holds(part: str) -> None:
     model = native()
     model.freeze(part)
     model.initialise()  # what thawed parameters in the released code
     model.train()
-    frozen = getattr(model, PARTS[part])
+    frozen = getattr(model, Loupe.parts[part])
     assert not frozen.training
     before = {name: value.clone() for name, value in model.state_dict().items()}
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
@@ -272,7 +271,7 @@ def test_freezing_holds(part: str) -> None:
     optimiser.step()
     after = model.state_dict()
     changed = {name.split(".")[0] for name in before if not after[name].equal(before[name])}
-    assert changed == set(PARTS.values()) - {PARTS[part]}
+    assert changed == set(Loupe.parts.values()) - {Loupe.parts[part]}
     grouped = {id(p) for group in model.parameter_groups(1e-3, 1e-2) for p in group["params"]}
     assert grouped == {id(p) for p in model.parameters() if p.requires_grad}
     assert grouped.isdisjoint(id(p) for p in frozen.parameters())

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,12 @@ class ImageDetector(nn.Module, ABC):
     sizes: Any  # a frozen dataclass of plain values, saved beside the tensors
     windowing: Windowing
     loss_weights: dict[str, float]  # weight of every name that criterion() returns
+    parts: ClassVar[dict[str, str]]  # parts that can be frozen: the field's name -> the child module
+
+    def __init__(self) -> None:
+        """Nothing is frozen."""
+        super().__init__()
+        self.frozen: set[str] = set()
 
     @abstractmethod
     def preprocess(self, rgb: npt.NDArray[np.uint8]) -> Tensor:
@@ -74,15 +80,54 @@ class ImageDetector(nn.Module, ABC):
 
     @abstractmethod
     def combine(self, findings: Sequence[Finding]) -> float:
-        """The logit of a whole photo from the findings of all its windows."""
+        """The logit of a whole photo from the findings of all its windows.
 
-    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """AdamW groups: matrices decay; biases, norms and embeddings do not. Frozen parameters are left out."""
-        kept = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
-        decayed = [p for n, p in kept if p.ndim >= 2]
-        plain = [p for n, p in kept if p.ndim < 2]
-        groups = [
-            {"params": decayed, "lr": lr, "weight_decay": weight_decay},
-            {"params": plain, "lr": lr, "weight_decay": 0.0},
+        Of their heat maps only the sizes may be read: the pipeline has merged and emptied them by then.
+        """
+
+    def freeze(self, *parts: str) -> None:
+        """Stop the training of these parts: no gradients, no running statistics, until :meth:`thaw`.
+
+        Raises:
+            ValueError: the detector has no such part.
+        """
+        for part in parts:
+            if part not in self.parts:
+                raise ValueError(f"{type(self).__name__} has no part {part!r}; it has {', '.join(self.parts)}")
+            self.frozen.add(part)
+            getattr(self, self.parts[part]).requires_grad_(False).eval()
+
+    def thaw(self) -> None:
+        """Let everything learn again."""
+        self.frozen.clear()
+        self.requires_grad_(True).train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Training or evaluation mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        for part in self.frozen:
+            getattr(self, self.parts[part]).eval()
+        return self
+
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether weight decay acts on a parameter: on matrices and kernels, not on biases and norms."""
+        return parameter.ndim >= 2
+
+    def parameter_groups(
+        self, lr: float, weight_decay: float, *, backbone_lr: float | None = None
+    ) -> list[dict[str, Any]]:
+        """AdamW groups by :meth:`decays`, the backbone at its own rate if one is given; frozen parameters left out."""
+        backbone = self.parts.get("backbone", "") + "."
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                key = name.startswith(backbone), self.decays(name, parameter)
+                groups.setdefault(key, []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": backbone_lr if within and backbone_lr is not None else lr,
+                "weight_decay": weight_decay if decays else 0.0,
+            }
+            for (within, decays), parameters in groups.items()
         ]
-        return [group for group in groups if group["params"]]

@@ -139,7 +139,6 @@ class LoupeSizes:
 MODES = ("reference", "corrected")
 FUSIONS = ("quantile", "linear", "none")
 LOSSES = ("cls_image", "cls_patch", "seg_class", "seg_mask", "seg_tversky", "seg_box")
-PARTS = {"backbone": "encoder", "classifier": "classifier", "segmentor": "segmentor"}  # the paper's names: ours
 FORGERY = 0  # index of the class in the logits of a query; 1 is "nothing"
 
 
@@ -181,7 +180,9 @@ class AdaptationLog(NamedTuple):
 
 
 class Loupe(ImageDetector):
-    """Encoder, classifier, segmentor."""
+    """Encoder, classifier, segmentor. A frozen segmentor is not run in training at all: its losses are zero."""
+
+    parts = {"backbone": "encoder", "classifier": "classifier", "segmentor": "segmentor"}  # noqa: RUF012  a ClassVar
 
     sizes: LoupeSizes
 
@@ -190,7 +191,6 @@ class Loupe(ImageDetector):
         self.sizes = sizes
         self.windowing = sizes.windowing
         self.loss_weights = {name: weight for name, weight in sizes.loss_weights.items() if self._uses(name)}
-        self.frozen: set[str] = set()
         self.encoder = ENCODERS[sizes.encoder](**sizes.encoder_sizes)
         width, self.stride = int(self.encoder.width), int(self.encoder.stride)  # type: ignore[arg-type]
         fusions: dict[str, Callable[[], nn.Module | None]] = {
@@ -256,49 +256,11 @@ class Loupe(ImageDetector):
                 bias = rosette[:, None, None] * reach[:, None]  # (heads, 1, points, 2)
                 module.offsets.bias.copy_(bias.expand(-1, module.levels, -1, -1).reshape(-1))
 
-    def freeze(self, *parts: str) -> None:
-        """Stop training of ``backbone``, ``classifier`` or ``segmentor``: no gradients, evaluation mode, for good.
-
-        A frozen segmentor is not run in training at all, its losses are zero.
-
-        Raises:
-            ValueError: no such part.
-        """
-        for part in parts:
-            if part not in PARTS:
-                raise ValueError(f"Loupe has no part {part!r}; it has {', '.join(PARTS)}")
-            self.frozen.add(part)
-            getattr(self, PARTS[part]).requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> Self:
-        """Training or evaluation mode; frozen parts stay in evaluation mode."""
-        super().train(mode)
-        for part in self.frozen:
-            getattr(self, PARTS[part]).eval()
-        return self
-
-    def parameter_groups(
-        self, lr: float, weight_decay: float, *, backbone_lr: float | None = None
-    ) -> list[dict[str, Any]]:
-        """AdamW groups, the backbone with its own learning rate if one is given; frozen parameters are left out.
-
-        In reference mode all but biases decay, norms and embeddings too; in corrected mode only matrices do.
-        """
-        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-        for name, parameter in self.named_parameters():
-            if parameter.requires_grad:
-                backbone = name.startswith("encoder.")
-                matrix = parameter.ndim >= 2 and name.rpartition(".")[2] not in EMBEDDINGS
-                decays = matrix if self.corrected else "bias" not in name
-                groups.setdefault((backbone, decays), []).append(parameter)
-        return [
-            {
-                "params": parameters,
-                "lr": backbone_lr if backbone and backbone_lr is not None else lr,
-                "weight_decay": weight_decay if decays else 0.0,
-            }
-            for (backbone, decays), parameters in groups.items()
-        ]
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """All but biases in reference mode, norms and embeddings too; only matrices and kernels in corrected mode."""
+        if self.corrected:
+            return parameter.ndim >= 2 and name.rpartition(".")[2] not in EMBEDDINGS
+        return "bias" not in name
 
     # ------------------------------------------------------------------------------------------------------ input
 
@@ -540,7 +502,7 @@ class Loupe(ImageDetector):
         """
         ours = self.state_dict()
         given = from_reference(ours, merge_checkpoints(*sources))
-        prefixes = tuple(f"{PARTS[part]}." for part in allow_missing)
+        prefixes = tuple(f"{Loupe.parts[part]}." for part in allow_missing)
         missing = tuple(name for name in ours if name not in given and name.startswith(prefixes)) if prefixes else ()
         full = given | {name: ours[name] for name in missing}
         check_fit(ours, full, f"Loupe with encoder {self.sizes.encoder_sizes.get('name', self.sizes.encoder)}")
@@ -594,9 +556,8 @@ class Loupe(ImageDetector):
         if not images:
             raise ValueError("no images to adapt to")
         student = copy.deepcopy(self)
+        student.thaw()
         student.freeze("backbone", "classifier")
-        student.frozen.discard("segmentor")
-        student.segmentor.requires_grad_(True)
         device = next(student.parameters()).device
         pixels = [student.preprocess(image) for image in images]
         optimiser = torch.optim.AdamW(student.parameter_groups(lr, weight_decay))
