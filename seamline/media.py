@@ -120,12 +120,10 @@ def open_media(source: str | os.PathLike[str] | bytes | npt.NDArray[Any], *, lim
         data = _read(path, limits)
     notes: list[str] = []
     try:
-        with _PILLOW, _pillow_limits(limits, notes):
+        with _PILLOW, _our_limits(notes):
             pixels, kind = _decode(path, data, limits, notes)
     except MediaError:
         raise
-    except PIL.Image.DecompressionBombError as cause:
-        raise MediaError(f"{path}: {cause} Make it smaller, or raise Limits(pixels=...).") from cause
     except MemoryError as cause:
         raise MediaError(f"{path}: not enough memory to decode it; make it smaller or free some memory") from cause
     except Exception as cause:  # decoders raise nearly anything on hostile bytes, and none of it may end a batch
@@ -220,14 +218,13 @@ def _read(path: str, limits: Limits) -> bytes:
 
 
 @contextlib.contextmanager
-def _pillow_limits(limits: Limits, notes: list[str]) -> Iterator[None]:
-    """Put our limit in the place of Pillow's, and its warnings into ``notes``; both as before on leaving."""
+def _our_limits(notes: list[str]) -> Iterator[None]:
+    """Pillow's pixel limit off, since ours is checked on the header; its warnings into ``notes``; then as before."""
     before = PIL.Image.MAX_IMAGE_PIXELS
-    PIL.Image.MAX_IMAGE_PIXELS = (limits.pixels + 1) // 2  # Pillow raises above twice this figure
+    PIL.Image.MAX_IMAGE_PIXELS = None
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             yield
     finally:
         PIL.Image.MAX_IMAGE_PIXELS = before
