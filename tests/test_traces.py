@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from seamline.encoders.traces import LOW, Lattice, TraceEncoder, dct_basis
+from seamline.encoders.traces import LOW, Lattice, TraceEncoder, dct_basis, relative
 
 
 def test_basis_is_orthonormal_and_equals_opencv() -> None:
@@ -29,7 +29,7 @@ def test_lattice_sees_the_quantisation_step_of_a_jpeg_and_not_off_the_grid() -> 
     grey = torch.from_numpy(np.array(Image.open(out), np.float32)) - 128
 
     def fit(pixels: torch.Tensor) -> float:
-        coefficients = torch.nn.functional.conv2d(pixels[None, None], Lattice(8).basis, stride=8)[:, 1:LOW]
+        coefficients = torch.nn.functional.conv2d(pixels[None, None], Lattice().basis, stride=8)[:, 1:LOW]
         return float(torch.cos(coefficients * (2 * torch.pi / 8)).mean())
 
     assert fit(grey) > 0.8
@@ -51,3 +51,12 @@ def test_residual_filters_ignore_flat_colour() -> None:
     kernel = encoder.highpass - encoder.highpass.mean((2, 3), keepdim=True)
     flat = torch.nn.functional.conv2d(torch.full((1, 3, 16, 16), 0.3), kernel)
     torch.testing.assert_close(flat, torch.zeros_like(flat), atol=1e-6, rtol=0)
+
+
+def test_relative_traces_tell_a_patch_from_the_rest_whatever_the_photo() -> None:
+    quiet = torch.zeros(1, 1, 16, 16)
+    quiet[..., 4:8, 4:8] = 1
+    loud = quiet * 30 + 500
+    torch.testing.assert_close(relative(loud), relative(quiet), atol=0.8, rtol=0)
+    assert relative(quiet)[..., 4:8, 4:8].min() > 2 > 0 > relative(quiet)[..., 10:, 10:].max()
+    assert torch.isfinite(relative(torch.full((1, 1, 4, 4), 7.0))).all()

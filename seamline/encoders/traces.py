@@ -11,7 +11,9 @@ are and looks at two things a camera and its JPEG encoder leave everywhere alike
   evidence of double-JPEG methods (after Bianchi and Piva, 2012), given to the network as plain maps. It needs the
   window's origin on the 8 x 8 grid, which is where the pipeline cuts.
 
-The trunk is a short stack of ConvNeXt-like blocks (Liu et al., 2022) at stride 8 with growing dilation.
+Both are then averaged locally and set against the whole window (:class:`Contrast`): a splice is no kind of texture, it
+is what does not belong to *this* photo. The trunk is a short stack of ConvNeXt-like blocks (Liu et al., 2022) at stride
+8 with growing dilation.
 """
 
 from __future__ import annotations
@@ -49,23 +51,48 @@ class Lattice(nn.Module):
 
     basis: Tensor
     steps: Tensor
+    channels = 64 + (LOW - 1) * len(STEPS)
 
-    def __init__(self, width: int) -> None:
-        """``width``: channels of the result."""
+    def __init__(self) -> None:
+        """Nothing is learned here."""
         super().__init__()
         self.register_buffer("basis", dct_basis(), persistent=False)
         self.register_buffer("steps", torch.tensor(STEPS).view(-1, 1, 1), persistent=False)
-        self.mix = nn.Sequential(
-            nn.Conv2d(64 + (LOW - 1) * len(STEPS), width, 1, bias=False), nn.BatchNorm2d(width), nn.GELU()
-        )
 
     def forward(self, luma: Tensor) -> Tensor:
-        """(B, 1, H, W) luma in grey levels, minus 128, to (B, width, H/8, W/8)."""
+        """(B, 1, H, W) luma in grey levels to (B, channels, H/8, W/8)."""
         coefficients = F.conv2d(luma, self.basis, stride=BLOCK)
         low = coefficients[:, 1:LOW]
         fit = torch.cos(low.unsqueeze(2) * (2 * math.pi / self.steps)).flatten(1, 2)
-        mixed: Tensor = self.mix(torch.cat([coefficients.abs().log1p(), fit], 1))
+        return torch.cat([coefficients.abs().log1p(), fit], 1)
+
+
+class Contrast(nn.Module):
+    """Local means of traces, each as it is and against the whole window, mixed to ``outputs`` channels.
+
+    A trace means little by itself; that it differs from the rest of the photo is the evidence. Single blocks are
+    too noisy to compare, so means over 3 x 3 and 7 x 7 blocks are.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        """Channels in and out."""
+        super().__init__()
+        self.norm = nn.BatchNorm2d(inputs, affine=False)
+        self.mix = nn.Sequential(nn.Conv2d(3 * inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs), nn.GELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, h, w) to (B, outputs, h, w)."""
+        x = self.norm(x)
+        near = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        wide = F.avg_pool2d(x, 7, 1, 3, count_include_pad=False)
+        mixed: Tensor = self.mix(torch.cat([near, relative(near), relative(wide)], 1))
         return mixed
+
+
+def relative(x: Tensor) -> Tensor:
+    """Each channel of (B, C, h, w) against its own mean and deviation over the window."""
+    deviation, mean = torch.std_mean(x, (2, 3), keepdim=True)
+    return (x - mean) / (deviation + 0.05)
 
 
 class Block(nn.Module):
@@ -107,8 +134,9 @@ class TraceEncoder(nn.Module):
             _down(32, 64),
             _down(64, width),
         )
-        self.lattice = Lattice(width // 2)
-        self.join = nn.Conv2d(width + width // 2, width, 1)
+        self.lattice = Lattice()
+        self.contrast = nn.ModuleList([Contrast(width, width), Contrast(Lattice.channels, width)])
+        self.join = nn.Conv2d(2 * width, width, 1)
         self.trunk = nn.Sequential(*(Block(width, (1, 2, 4)[i % 3]) for i in range(depth)))
         self.norm = nn.BatchNorm2d(width)
         self.pool = nn.Linear(2 * width, width)
@@ -124,7 +152,8 @@ class TraceEncoder(nn.Module):
         residual = torch.tanh(residual * (GREY_SCALE / 8))  # linear for noise, saturated at edges
         x = self.stem(torch.cat([residual, pixels], 1))
         y = self.lattice((pixels * self.luma).sum(1, keepdim=True))
-        grid = self.norm(self.trunk(self.join(torch.cat([x, y], 1))))
+        traces = [contrast(part) for contrast, part in zip(self.contrast, (x, y), strict=True)]
+        grid = self.norm(self.trunk(self.join(torch.cat(traces, 1))))
         pooled = self.pool(torch.cat([grid.mean((2, 3)), grid.flatten(2).std(2)], 1))
         return Features(grid, pooled)
 

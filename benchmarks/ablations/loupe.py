@@ -1,7 +1,7 @@
 """What patch prediction, conditional queries and the box term are each worth: same data, budget and judges.
 
     seamline forge PHOTOS DATA --recipe recipes/forge-ablation.toml --workers 2
-    python benchmarks/loupe_ablation.py DATA RUNS
+    python benchmarks/ablations/loupe.py DATA RUNS
 
 Trains recipes/loupe-ablation.toml with each part switched off in turn, three seeds each, and scores the averaged
 weights of the last step on windows of held-out groups. The pixel decoder is told the predicted score, never the
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    base = read_recipe(Path(__file__).parent.parent / "recipes" / "loupe-ablation.toml")
+    base = read_recipe(Path(__file__).parents[2] / "recipes" / "loupe-ablation.toml")
     rows = []
     for seed in range(options.seeds):
         for name, off in VARIANTS.items():
