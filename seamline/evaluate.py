@@ -294,6 +294,52 @@ def card_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def model_card(
+    weights: str | Path, run: str | Path, rows: Sequence[tuple[str, dict[str, Any]]], words: str | Path
+) -> str:
+    """A model card in Markdown, written from what training and evaluation recorded.
+
+    Args:
+        weights: the calibrated ``.safetensors`` file, or a catalogue name.
+        run: the folder of the training run, for its ``run.json``.
+        rows: a heading and a row of :func:`evaluate` each; rows of one heading share a table.
+        words: a Markdown file with what no measurement knows: title, use, method, limits, licence.
+
+    Raises:
+        WeightsError: the weights cannot be loaded.
+        DataError: the run or the words are not there.
+    """
+    detector, card = zoo.load_detector(weights)
+    facts = zoo.facts(weights)
+    try:
+        about = json.loads((Path(run) / "run.json").read_text("utf-8"))
+        text = Path(words).read_text("utf-8").rstrip()
+    except (OSError, ValueError) as cause:
+        raise DataError(f"{run} and {words}: a card needs a training run and its words: {cause}") from cause
+    recipe, data, fitted = about["recipe"], about["data"], facts.get("calibrated_on", {})
+    parameters = sum(p.numel() for p in detector.parameters())
+    stages = "; ".join(f"{s['name']}: {s['steps']} steps of {s['batch'] * s['accumulation']}" for s in recipe["stage"])
+    a, b = card.calibration
+    lines = [
+        text,
+        "",
+        "## Training, as recorded",
+        "",
+        f"* {parameters / 1e6:.2f} M parameters; recipe `{about['recipe_file']}`, seed {about['seed']}; {stages};"
+        f" windows of {recipe['crop']} pixels; {about['seconds'] / 60:.0f} minutes on {about['threads']} CPU threads.",
+        f"* {data['training']} samples trained, {data['held_out']} of other groups watched. Manifest `{data['sha256']}`.",
+        f"* Probability: sigmoid({a:g} x logit {b:+g}), for a prior of one half; threshold {card.threshold:g}, mask"
+        f" threshold {card.mask_threshold:g}. Fitted on {fitted.get('authentic')} authentic and {fitted.get('forged')}"
+        f" forged photos of groups that training never saw (manifest `{fitted.get('sha256')}`).",
+        "",
+        "## Figures, as measured",
+        "",
+    ]
+    for heading in dict.fromkeys(heading for heading, _ in rows):
+        lines += [f"### {heading}", "", card_table([row for name, row in rows if name == heading])]
+    return "\n".join(lines)
+
+
 def commit() -> str | None:
     """The git commit of this code, marked ``+`` if files differ from it; ``None`` outside a checkout."""
     ask = ("git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+")

@@ -660,6 +660,7 @@ class _Run:
             "recipe_text": text,
             "recipe": dataclasses.asdict(self.recipe),
             "seed": self.recipe.seed,
+            "threads": torch.get_num_threads(),
             "commit": commit(),
             "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
         }

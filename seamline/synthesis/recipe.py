@@ -194,6 +194,7 @@ def make_item(index: int, sources: list[Source], recipe: Recipe, out: Path) -> I
     kind = str(rng.choice(names, p=np.array(weights) / sum(weights))) if forged else "authentic"
     for _ in range(40):
         source = sources[int(rng.integers(len(sources)))]
+        donor = None
         try:
             pixels, tables = _load(source.path)
             if min(pixels.shape[:2]) < SMALLEST:
@@ -204,8 +205,9 @@ def make_item(index: int, sources: list[Source], recipe: Recipe, out: Path) -> I
             photo, face = _window(pixels, recipe, rng, face)
             weight = np.zeros(photo.shape[:2], np.float32)
             if forged:
-                donor = _load(sources[int(rng.integers(len(sources)))].path)[0] if kind == "splice" else None
-                photo, weight, kind = forge_photo(kind, photo, rng, donor=donor, face=face)
+                donor = sources[int(rng.integers(len(sources)))] if kind == "splice" else None
+                other = _load(donor.path)[0] if donor else None
+                photo, weight, kind = forge_photo(kind, photo, rng, donor=other, face=face)
         except (DataError, MediaError):
             continue
         post = draw_post(recipe, rng)
@@ -225,6 +227,7 @@ def make_item(index: int, sources: list[Source], recipe: Recipe, out: Path) -> I
             "label": int(forged),
             "kind": kind,
             "source": source.name,
+            "donor": donor.name if donor else None,
             "group": source.group,
             "post": post.facts(),
             "seed": recipe.seed,
