@@ -211,6 +211,29 @@ def calibrate(
         print(json.dumps(run(weights, data, out, false_alarms=false_alarms)))
 
 
+@app.command()
+def card(
+    weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="Catalogue name, or path of calibrated weights.")],
+    run: Annotated[Path, typer.Option(help="Folder of the training run.")],
+    words: Annotated[Path, typer.Option(help="Markdown file with use, limits and licence.")],
+    row: Annotated[list[str], typer.Option(metavar="HEADING=FILE", help="A row that evaluate --out wrote.")],
+    out: Annotated[Path, typer.Option(help="Markdown file to write.")],
+) -> None:
+    """Write a model card from what training and evaluation recorded."""
+    with _clean_errors():
+        from .evaluate import model_card
+
+        rows = []
+        for item in row:
+            heading, _, file = item.rpartition("=")
+            try:
+                rows.append((heading, json.loads(Path(file).read_text("utf-8"))))
+            except ValueError as cause:
+                raise SeamlineError(f"{file}: not a row of seamline evaluate: {cause}") from cause
+        out.write_text(model_card(weights, run, rows, words), encoding="utf-8")
+        print(out)
+
+
 def clean(text: str) -> str:
     """Text from outside made safe for a terminal: what cannot be printed is shown as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -327,7 +327,7 @@ def model_card(
         "",
         f"* {parameters / 1e6:.2f} M parameters; recipe `{about['recipe_file']}`, seed {about['seed']}; {stages};"
         f" windows of {recipe['crop']} pixels; {about['seconds'] / 60:.0f} minutes on {about['threads']} CPU threads.",
-        f"* {data['training']} samples trained, {data['held_out']} of other groups watched. Manifest `{data['sha256']}`.",
+        f"* Trained on {data['training']} samples; {data['held_out']} of other groups held out (`{data['sha256']}`).",
         f"* Probability: sigmoid({a:g} x logit {b:+g}), for a prior of one half; threshold {card.threshold:g}, mask"
         f" threshold {card.mask_threshold:g}. Fitted on {fitted.get('authentic')} authentic and {fitted.get('forged')}"
         f" forged photos of groups that training never saw (manifest `{fitted.get('sha256')}`).",
