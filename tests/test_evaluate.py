@@ -14,7 +14,7 @@ import torch
 from seamline import zoo
 from seamline.detectors.loupe import build
 from seamline.errors import DataError
-from seamline.evaluate import calibrate, card_table, evaluate, perturbation, platt
+from seamline.evaluate import calibrate, card_table, evaluate, model_card, perturbation, platt
 from seamline.report import Media, Model, Report
 
 
@@ -163,3 +163,29 @@ def test_calibrate_needs_both_classes(data: Path, tmp_path: Path) -> None:
     zoo.save(build("loupe-tiny"), tmp_path / "raw.safetensors")
     with pytest.raises(DataError, match="8 of 8 are forged"):
         calibrate(tmp_path / "raw.safetensors", tmp_path, tmp_path / "fitted.safetensors", progress=False)
+
+
+def test_model_card_tells_what_was_recorded(data: Path, tmp_path: Path) -> None:
+    raw, fitted = tmp_path / "raw.safetensors", tmp_path / "fitted.safetensors"
+    zoo.save(build("loupe-tiny"), raw)
+    facts = calibrate(raw, data, fitted, progress=False)
+    recipe = {"stage": [{"name": "joint", "steps": 7, "batch": 2, "accumulation": 3}], "crop": 64}
+    about = {"recipe": recipe, "recipe_file": "r.toml", "seed": 5, "threads": 2, "seconds": 120.0}
+    (tmp_path / "run.json").write_text(
+        json.dumps(about | {"data": {"training": 11, "held_out": 3, "sha256": "ab" * 32}})
+    )
+    (tmp_path / "words.md").write_text("# A title\n\nMade for tests.\n")
+    rows = [("As they are", evaluate(fitted, data, progress=False))]
+    text = model_card(fitted, tmp_path, rows, tmp_path / "words.md")
+    assert text.startswith("# A title")
+    for fact in (
+        "joint: 7 steps of 6",
+        "2 minutes on 2 CPU threads",
+        "11 samples",
+        f"threshold {facts['threshold']:g}",
+    ):
+        assert fact in text
+    assert "### As they are" in text
+    assert card_table([rows[0][1]]) in text
+    with pytest.raises(DataError, match=r"words\.md|run\.json"):
+        model_card(fitted, tmp_path / "nowhere", rows, tmp_path / "words.md")
