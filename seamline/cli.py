@@ -188,13 +188,14 @@ def evaluate(
     out: Annotated[Path | None, typer.Option(help="JSON file for the row; a CSV of all photos goes beside it.")] = None,
     perturb: Annotated[str, typer.Option(help="Done to every photo first: none, jpegQ or resizeF.")] = "none",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many photos, spread evenly.")] = None,
 ) -> None:
     """Measure a model on samples whose truth is known."""
     with _clean_errors():
         from .evaluate import card_table
         from .evaluate import evaluate as run
 
-        print(card_table([run(model, data, out=out, perturb=perturb, device=device)]))
+        print(card_table([run(model, data, out=out, perturb=perturb, device=device, limit=limit)]))
 
 
 @app.command()
