@@ -31,6 +31,7 @@ from .report import Media, Model, Region, Report
 Source = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image
 
 SMALLEST_SIDE = 64  # pixels; a smaller picture holds too few traces to judge
+EVEN = 0.5  # probability from which forged is likelier than not
 SPECK_PIXELS = 64  # a smaller connected area is no region ...
 SPECK_SHARE = 1e-4  # ... nor is one that covers less than this share of the photo
 MOST_REGIONS = 20  # listed in a report; the mask holds all
@@ -72,12 +73,13 @@ class Session:
     def __call__(self, source: Source) -> Report:
         """Scan one photo: a path, the bytes of a file, an (H, W, 3) uint8 RGB array or an opened ``Image``.
 
-        The heat map, (H, W) float32 in [0, 1], is always there. The mask and the regions are what the verdict rests
-        on: a photo judged authentic has no regions and a mask that is all zero, whatever its heat map shows.
+        Forged is what reaches the threshold. What is more likely forged than not, yet below it, is inconclusive: to
+        call it either would promise too much. The heat map, (H, W) float32 in [0, 1], is always there. The mask and
+        the regions are what a verdict of forged rests on: without it there are no regions and the mask is all zero.
 
         Raises:
             MediaError: the source cannot be read as a photo.
-        SeamlineError: the detector gave no number.
+            SeamlineError: the detector gave no number.
         """
         image = source if isinstance(source, Image) else open_media(source)
         height, width = image.pixels.shape[:2]
@@ -110,7 +112,7 @@ class Session:
                 warnings = (*warnings, "the photo as a whole scores as forged, but no single area stands out")
         return dataclasses.replace(
             report,
-            verdict="forged" if forged else "authentic",
+            verdict="forged" if forged else "inconclusive" if probability >= EVEN else "authentic",
             probability=probability,
             regions=regions,
             warnings=warnings,

@@ -154,6 +154,19 @@ def test_calibration_and_threshold_decide() -> None:
     assert not Session(detector, card=strict)(photo(100, 100)).forged
 
 
+def test_likelier_than_not_but_below_the_threshold_is_inconclusive() -> None:
+    verdicts = {}
+    for bias in (-3.0, 0.2, 3.0):
+        card = Card("test", "red", calibration=(1e-9, bias), threshold=0.7)
+        report = Session(RedIsForged(TILED, logit=1.0), card=card)(photo(100, 100, [(20, 20, 40, 40)]))
+        assert report.mask is not None
+        verdicts[report.verdict] = (report.probability, len(report.regions), bool(report.mask.any()))
+    assert list(verdicts) == ["authentic", "inconclusive", "forged"]
+    assert verdicts["inconclusive"][0] == pytest.approx(0.55, abs=0.001)
+    assert verdicts["inconclusive"][1:] == verdicts["authentic"][1:] == (0, False)
+    assert verdicts["forged"][1:] == (1, True)
+
+
 def test_too_small_is_not_applicable() -> None:
     report = Session(RedIsForged(TILED))(photo(63, 500))
     assert report.verdict == "not_applicable"

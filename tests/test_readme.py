@@ -48,7 +48,7 @@ def test_the_shell_examples_run_and_print_what_is_shown(samples: Path, monkeypat
                 result = typer.testing.CliRunner().invoke(app, rest)
                 assert result.exit_code == 0, f"{line}\n{result.output}"
                 printed += result.stdout
-        if after == "text" and printed:
+        if after == "text" and printed and not shown.startswith("seamline/"):  # that one is the tree
             assert words(shown) == words(printed), f"README shows\n{shown}\nbut it prints\n{printed}"
     assert ran[:2] == ["make", "make"], "the first two commands"
     assert "seamline" in ran
@@ -81,7 +81,7 @@ def test_the_tree_is_the_tree() -> None:
 def test_the_demo_samples_are_made_the_same_every_time(samples: Path, tmp_path: Path) -> None:
     again = demo.make_samples(tmp_path)
     files = sorted(path.name for path in again.iterdir())
-    assert files == sorted(f"{name}-{kind or 'authentic'}.jpg" for name, kind, _ in demo.SAMPLES)
+    assert files == sorted(f"{name}-{kind or 'authentic'}.png" for name, kind, _ in demo.SAMPLES)
     for name in files:
         assert (again / name).read_bytes() == (samples / "demo" / "samples" / name).read_bytes()
     assert len(list((tmp_path / "truth").iterdir())) == sum(kind is not None for _, kind, _ in demo.SAMPLES)
