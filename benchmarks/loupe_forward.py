@@ -10,8 +10,6 @@ released code takes 1.49. Memory: the peak resident size of a fresh process that
 from __future__ import annotations
 
 import argparse
-import csv
-import platform
 import resource
 import statistics
 import subprocess
@@ -21,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from _record import record
 
 from seamline.detectors.loupe import PRESETS, Loupe
 
@@ -92,28 +91,8 @@ def main() -> None:
         "peak_limit_mb": LIMIT_MB,
         "threads": arguments.threads,
         "repeats": arguments.repeats,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()} {processor()}",
-        "commit": commit(),
     }
-    for key, value in row.items():
-        print(f"{key:<20} {value}")
-    if arguments.out:
-        with arguments.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            writer.writeheader()
-            writer.writerow(row)
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
-
-
-def commit() -> str:
-    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "none"
+    record(row, arguments.out)
 
 
 if __name__ == "__main__":

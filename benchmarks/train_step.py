@@ -13,7 +13,6 @@ import argparse
 import csv
 import dataclasses
 import json
-import platform
 import tempfile
 import time
 from pathlib import Path
@@ -21,10 +20,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from _record import record
 
 from seamline.data import read_folder
 from seamline.detectors.loupe import build
-from seamline.evaluate import commit
 from seamline.train import Recipe, Windows, read_recipe, train
 
 RECIPE = Path(__file__).parents[1] / "recipes/loupe-native.toml"
@@ -95,7 +94,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     recipe = read_recipe(RECIPE)
-    stage = dataclasses.replace(recipe.stage[0], steps=arguments.steps + 3, batch=arguments.batch)
+    # the last stage trains every part, as the bare network does
+    stage = dataclasses.replace(recipe.stage[-1], steps=arguments.steps + 3, batch=arguments.batch)
     recipe = dataclasses.replace(
         recipe, stage=(stage,), workers=arguments.workers, validate_every=0, holdout=0.0, log_every=1, tensorboard=False
     )
@@ -113,24 +113,8 @@ def main() -> None:
         "data_per_s": round(data_per_s, 1),
         "workers": arguments.workers,
         "threads": arguments.threads,
-        "torch": torch.__version__,
-        "machine": f"{platform.machine()} {processor()}",
-        "commit": commit() or "none",
     }
-    for key, value in row.items():
-        print(f"{key:<12} {value}")
-    if arguments.out:
-        with arguments.out.open("w", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            writer.writeheader()
-            writer.writerow(row)
-
-
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if "model name" in line]
-    return names[0] if names else platform.processor()
+    record(row, arguments.out)
 
 
 if __name__ == "__main__":

@@ -40,14 +40,14 @@ class RedIsForged(ImageDetector):
         return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1) / 255
 
     def targets(self, masks: Sequence[Any]) -> Any:
-        raise NotImplementedError
+        raise AssertionError("scanning asks for no targets")
 
     def forward(self, pixels: Tensor, targets: Any = None) -> Any:
         self.shapes.append(tuple(pixels.shape))
         return pixels
 
     def criterion(self, outputs: Any, targets: Any, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        raise NotImplementedError
+        raise AssertionError("scanning asks for no losses")
 
     def postprocess(self, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Finding]:
         assert [tuple(window.shape[1:]) for window in outputs] == list(sizes)
