@@ -447,6 +447,9 @@ def test_conflicting_or_unreadable_checkpoints(released: dict[str, Tensor], tmp_
     bad.write_bytes(b"no")
     with pytest.raises(WeightsError, match=r"bad\.safetensors cannot be read as weights"):
         merge_checkpoints(bad)
+    torch.save([torch.zeros(2)], tmp_path / "list.ckpt")
+    with pytest.raises(WeightsError, match=r"list\.ckpt cannot be read as weights: it holds no named tensors"):
+        merge_checkpoints(tmp_path / "list.ckpt")
     torch.save({"x": Path("x")}, tmp_path / "code.ckpt")  # not plain data: would run code of a stranger
     with pytest.raises(WeightsError, match=r"code\.ckpt cannot be read as weights"):
         merge_checkpoints(tmp_path / "code.ckpt")

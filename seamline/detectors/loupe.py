@@ -735,6 +735,8 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "module", "model"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
+    if not isinstance(loaded, dict):
+        raise WeightsError(f"{os.fspath(path)} cannot be read as weights: it holds no named tensors")
     return {key: value for key, value in loaded.items() if isinstance(value, Tensor)}
 
 
