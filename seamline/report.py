@@ -41,7 +41,10 @@ class Media:
     format: str | None = None
     width: int | None = None
     height: int | None = None
-    duration: float | None = None
+    duration: float | None = None  # seconds
+    fps: float | None = None  # frames per second, on average
+    sample_rate: int | None = None  # of the sound, hertz
+    channels: int | None = None  # of the sound
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Artifacts:
     mask: str | None = None
     heatmap: str | None = None
     overlay: str | None = None
+    timeline: str | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,12 @@ class Report:
 
     ``mask`` (H, W) bool and ``heatmap`` (H, W) float32 in [0, 1] live in memory only; in JSON they are the
     files that ``artifacts`` names. A truth has ``probability`` 1.0 or 0.0 and no ``model``.
+
+    Of a video or a sound: ``segments`` are what the verdict rests on; ``proposals`` all candidates that were asked for,
+    ranked, each (score, start, end) with the score in [0, 1] and times in seconds; ``modalities`` the probability of
+    forgery of each modality that was judged; ``streams`` what became of ``video`` and ``audio``: ``"scored"``,
+    ``"absent"``, or why a stream that is there could not be judged. ``curves`` (in memory only) holds per modality the
+    probability of forgery of every tick of the detector's clock.
     """
 
     media: Media
@@ -95,6 +105,9 @@ class Report:
     threshold: float | None = None
     regions: tuple[Region, ...] = ()
     segments: tuple[Segment, ...] = ()
+    proposals: tuple[tuple[float, float, float], ...] = ()
+    modalities: dict[str, float] = field(default_factory=dict)
+    streams: dict[str, str] = field(default_factory=dict)
     artifacts: Artifacts = field(default_factory=Artifacts)
     model: Model | None = None
     environment: dict[str, str] = field(default_factory=dict)
@@ -102,6 +115,7 @@ class Report:
     error: str | None = None
     mask: npt.NDArray[np.bool_] | None = field(default=None, repr=False)
     heatmap: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    curves: dict[str, npt.NDArray[np.float32]] = field(default_factory=dict, repr=False)
 
     @property
     def forged(self) -> bool:
@@ -152,7 +166,7 @@ class Report:
         return cls.from_dict(cast("dict[str, Any]", data))
 
 
-_IN_MEMORY = {(Report, "mask"), (Report, "heatmap")}  # fields that JSON leaves out
+_IN_MEMORY = {(Report, "mask"), (Report, "heatmap"), (Report, "curves")}  # fields that JSON leaves out
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,8 @@
 """The contract between a detector and the rest of the house.
 
-A detector sees one window of pixels and never knows where its weights came from, how large the photo was, or
-whether it is being trained. ``pipeline.py`` cuts windows and merges findings; ``train.py`` sums losses.
+A detector sees one window, of pixels or of time, and never knows where its weights came from, how large the photo or how
+long the clip was, or whether it is being trained. ``pipeline.py`` cuts windows and merges findings; ``train.py`` sums
+losses.
 """
 
 from __future__ import annotations
@@ -41,12 +42,52 @@ class Finding(NamedTuple):
     evidence: dict[str, Tensor]  # whatever combine() needs to score a photo from all its windows
 
 
-class ImageDetector(nn.Module, ABC):
-    """Network, targets, criterion and post-processing of one image detector."""
+@dataclass(frozen=True)
+class Clock:
+    """How a clip becomes windows: ticks of ``1 / fps`` seconds, ``ticks`` to a window, neighbours sharing ``overlap``.
 
-    modality: ClassVar[str] = "image"
+    Tick k is the picture shown at k / fps seconds and the sound of [k / fps, (k + 1) / fps).
+    """
+
+    ticks: int  # longest window
+    overlap: int = 0
+    fps: float = 25.0
+    rate: int = 16000  # of the sound, hertz
+    face: int = 96  # side of a face crop, pixels
+
+
+class ClipWindow(NamedTuple):
+    """One window of a clip, as a detector is given it: n ticks of one face and of the sound."""
+
+    faces: npt.NDArray[np.uint8] | None  # (n, S, S, 3) RGB crops of one face, zeros where absent; None: not applicable
+    seen: npt.NDArray[np.bool_] | None  # (n,) ticks at which the face was there
+    sound: npt.NDArray[np.float32] | None  # (n * rate / fps,) mono in [-1, 1]; None: absent or silent throughout
+    ticks: int  # n
+
+
+class ClipTruth(NamedTuple):
+    """The truth of one window: forged spans (start, end) in ticks from its beginning, half-open, by modality."""
+
+    video: tuple[tuple[float, float], ...] = ()
+    audio: tuple[tuple[float, float], ...] = ()
+
+
+class ClipFinding(NamedTuple):
+    """What a detector says about one window, by modality: ``video``, ``audio`` and ``audio_visual`` (both together).
+
+    A modality that was not given has no entry.
+    """
+
+    logits: dict[str, float]  # of forgery, whole window
+    curves: dict[str, Tensor]  # (n,) float32 in [0, 1], probability of forgery of each tick
+    proposals: dict[str, npt.NDArray[np.float64]]  # (k, 3) score in [0, 1], start, end in ticks; ranked, suppressed
+
+
+class Detector(nn.Module, ABC):
+    """What detectors of every medium share: sizes that travel with the weights, and parts that can be frozen."""
+
+    modality: ClassVar[str]
     sizes: Any  # a frozen dataclass of plain values, saved beside the tensors
-    windowing: Windowing
     loss_weights: dict[str, float]  # weight of every name that criterion() returns
     parts: ClassVar[dict[str, str]]  # parts that can be frozen: the field's name -> the child module
 
@@ -56,34 +97,8 @@ class ImageDetector(nn.Module, ABC):
         self.frozen: set[str] = set()
 
     @abstractmethod
-    def preprocess(self, rgb: npt.NDArray[np.uint8]) -> Tensor:
-        """One window (H, W, 3) uint8 RGB to the network's input (3, h, w) float32."""
-
-    @abstractmethod
-    def targets(self, masks: Sequence[npt.NDArray[np.floating[Any]] | None]) -> Any:
-        """Truth of a batch to training targets (a NamedTuple of tensors).
-
-        Each item is ``None`` for an authentic window, else (H, W) float in [0, 1], 1 = forged.
-        """
-
-    @abstractmethod
-    def forward(self, pixels: Tensor, targets: Any = None) -> Any:
-        """(B, 3, h, w) to the detector's typed outputs; ``targets`` only where training conditions on them."""
-
-    @abstractmethod
     def criterion(self, outputs: Any, targets: Any, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Raw, named, unweighted scalar losses."""
-
-    @abstractmethod
-    def postprocess(self, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Finding]:
-        """Outputs of a batch to one finding per window, heat maps at the given (H, W)."""
-
-    @abstractmethod
-    def combine(self, findings: Sequence[Finding]) -> float:
-        """The logit of a whole photo from the findings of all its windows.
-
-        Of their heat maps only the sizes may be read: the pipeline has merged and emptied them by then.
-        """
 
     def freeze(self, *parts: str) -> None:
         """Stop the training of these parts: no gradients, no running statistics, until :meth:`thaw`.
@@ -131,3 +146,64 @@ class ImageDetector(nn.Module, ABC):
             }
             for (within, decays), parameters in groups.items()
         ]
+
+
+class ImageDetector(Detector):
+    """Network, targets, criterion and post-processing of one image detector."""
+
+    modality: ClassVar[str] = "image"
+    windowing: Windowing
+
+    @abstractmethod
+    def preprocess(self, rgb: npt.NDArray[np.uint8]) -> Tensor:
+        """One window (H, W, 3) uint8 RGB to the network's input (3, h, w) float32."""
+
+    @abstractmethod
+    def targets(self, masks: Sequence[npt.NDArray[np.floating[Any]] | None]) -> Any:
+        """Truth of a batch to training targets (a NamedTuple of tensors).
+
+        Each item is ``None`` for an authentic window, else (H, W) float in [0, 1], 1 = forged.
+        """
+
+    @abstractmethod
+    def forward(self, pixels: Tensor, targets: Any = None) -> Any:
+        """(B, 3, h, w) to the detector's typed outputs; ``targets`` only where training conditions on them."""
+
+    @abstractmethod
+    def postprocess(self, outputs: Any, sizes: Sequence[tuple[int, int]]) -> list[Finding]:
+        """Outputs of a batch to one finding per window, heat maps at the given (H, W)."""
+
+    @abstractmethod
+    def combine(self, findings: Sequence[Finding]) -> float:
+        """The logit of a whole photo from the findings of all its windows.
+
+        Of their heat maps only the sizes may be read: the pipeline has merged and emptied them by then.
+        """
+
+
+class ClipDetector(Detector):
+    """Network, targets, criterion and post-processing of one audio-visual detector."""
+
+    modality: ClassVar[str] = "audio_visual"
+    clock: Clock
+    uses: ClassVar[frozenset[str]] = frozenset({"video", "audio"})  # the modalities it can judge
+
+    @abstractmethod
+    def preprocess(self, window: ClipWindow) -> Any:
+        """One window to the network's input (a NamedTuple of tensors without a batch axis)."""
+
+    @abstractmethod
+    def collate(self, inputs: Sequence[Any]) -> Any:
+        """Inputs of several windows to one batch, padded to a common length; what is padding or absent is masked."""
+
+    @abstractmethod
+    def targets(self, truths: Sequence[ClipTruth], ticks: Sequence[int]) -> Any:
+        """Truth of a batch of windows of ``ticks`` ticks to training targets (a NamedTuple of tensors)."""
+
+    @abstractmethod
+    def forward(self, batch: Any) -> Any:
+        """A collated batch to the detector's typed outputs."""
+
+    @abstractmethod
+    def postprocess(self, outputs: Any, ticks: Sequence[int]) -> list[ClipFinding]:
+        """Outputs of a batch to one finding per window, of its ``ticks`` ticks."""
