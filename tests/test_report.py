@@ -70,7 +70,8 @@ def test_json_form_is_the_documented_one() -> None:
     assert data["schema"] == "seamline.report/1"
     assert data["regions"][0] == {"box": [0, 8, 64, 72], "probability": 0.75, "area": 4000}
     assert data["segments"][0] == {"start": 0.0, "end": 1.5, "probability": 0.9, "modality": "audio"}
-    assert data["artifacts"] == {"mask": "a.mask.png", "heatmap": None, "overlay": "a.overlay.png"}
+    files = {"mask": "a.mask.png", "heatmap": None, "overlay": "a.overlay.png", "timeline": None}
+    assert data["artifacts"] == files
     assert set(data["media"]) >= {"path", "sha256", "bytes", "kind", "width", "height"}
 
 

@@ -1,8 +1,8 @@
 """The contract between a detector and the rest of the house.
 
-A detector sees one window, of pixels or of time, and never knows where its weights came from, how large the photo or how
-long the clip was, or whether it is being trained. ``pipeline.py`` cuts windows and merges findings; ``train.py`` sums
-losses.
+A detector sees one window, of pixels or of time, and never knows where its weights came from, how large the photo or
+how long the clip was, or whether it is being trained. ``pipeline.py`` cuts windows and merges findings; ``train.py``
+sums losses.
 """
 
 from __future__ import annotations
