@@ -17,13 +17,13 @@ LADDER = (
     {"cli", "demo", "server", "ui"},
     {"public"},
     {"train"},
-    {"evaluate"},
+    {"evaluate", "feeds"},
     {"pipeline"},
     {"zoo", "synthesis", "draw"},
     {"detectors", "data"},
     {"heads"},
     {"encoders", "losses", "metrics"},
-    {"media", "report"},
+    {"media", "report", "faces", "windows"},
     {"errors"},
 )
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}

@@ -1,4 +1,4 @@
-"""A path, bytes or an array becomes an :class:`Image`: upright 8-bit RGB pixels and the facts of the file.
+"""A photo becomes an :class:`Image`: upright 8-bit RGB pixels and the facts of the file.
 
 Files come from strangers. Size and byte limits are checked from the header before any pixel is decoded, only listed
 formats are tried, and whatever goes wrong comes out as one :class:`~seamline.errors.MediaError` with file and cause.
@@ -10,16 +10,13 @@ nothing is resampled. Where 8-bit RGB cannot hold the file's values, ``Image.war
 from __future__ import annotations
 
 import contextlib
-import glob
 import hashlib
 import io
 import os
-import stat
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,41 +24,14 @@ import numpy.typing as npt
 import PIL.Image
 from PIL import ExifTags
 
-from .errors import MediaError
+from ..errors import MediaError
+from .files import KNOWN, Limits, explained, named_otherwise, regular, sniff, too_many_bytes
 
-# What a name's ending promises. Only these formats are ever tried; MPO is a JPEG followed by further pictures.
-_FORMATS = {
-    ".jpg": ("JPEG", "MPO"),
-    ".jpeg": ("JPEG", "MPO"),
-    ".jpe": ("JPEG", "MPO"),
-    ".mpo": ("JPEG", "MPO"),
-    ".png": ("PNG",),
-    ".apng": ("PNG",),
-    ".webp": ("WEBP",),
-    ".tif": ("TIFF",),
-    ".tiff": ("TIFF",),
-    ".avif": ("AVIF",),
-    ".bmp": ("BMP",),
-    ".dib": ("BMP", "DIB"),
-    ".gif": ("GIF",),
-    ".heic": ("HEIF",),
-    ".heif": ("HEIF",),
-}
+# Only these formats are ever tried.
 _TRIED = ("JPEG", "PNG", "WEBP", "TIFF", "AVIF", "BMP", "GIF")
-_KNOWN = "JPEG, PNG, WebP, TIFF, AVIF, BMP, GIF and HEIC"
 _STRIP = 2**20  # pixels that leave Pillow at a time, so that a photo is never held more than twice
 # Pillow's pixel limit and Python's warning filters belong to the whole process: one file is decoded at a time.
 _PILLOW = threading.Lock()
-
-EXTENSIONS = frozenset(_FORMATS)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a file may cost: decoded ``pixels`` and ``bytes`` on disk."""
-
-    pixels: int = 200_000_000
-    bytes: int = 512 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +61,7 @@ class Image:
         return int(self.pixels.shape[0])
 
 
-def open_media(source: str | os.PathLike[str] | bytes | npt.NDArray[Any], *, limits: Limits | None = None) -> Image:
+def open_image(source: str | os.PathLike[str] | bytes | npt.NDArray[Any], *, limits: Limits | None = None) -> Image:
     """Read one picture: JPEG, PNG, WebP, TIFF, AVIF, BMP, GIF, and HEIC with the ``heif`` extra.
 
     The content decides the format, not the name. The first frame or page of several is taken. Grey, palette, CMYK and
@@ -114,7 +84,7 @@ def open_media(source: str | os.PathLike[str] | bytes | npt.NDArray[Any], *, lim
     if isinstance(source, bytes):
         path, data = "<bytes>", source
         if len(data) > limits.bytes:
-            raise _too_many_bytes(path, len(data), limits)
+            raise too_many_bytes(path, len(data), limits.bytes)
     else:
         path = os.fspath(source)
         data = _read(path, limits)
@@ -129,9 +99,8 @@ def open_media(source: str | os.PathLike[str] | bytes | npt.NDArray[Any], *, lim
     except Exception as cause:  # decoders raise nearly anything on hostile bytes, and none of it may end a batch
         why = str(cause) or type(cause).__name__
         raise MediaError(f"{path}: damaged or cut off, it cannot be decoded ({why}); get the original again") from cause
-    suffix = Path(path).suffix.lower()
-    if suffix in _FORMATS and kind not in _FORMATS[suffix]:
-        notes.insert(0, f"the name ends in {suffix}, but the content is {kind}")
+    if odd := named_otherwise(path, kind):
+        notes.insert(0, odd)
     return Image(
         pixels=pixels,
         path=path,
@@ -140,37 +109,6 @@ def open_media(source: str | os.PathLike[str] | bytes | npt.NDArray[Any], *, lim
         format=kind,
         warnings=tuple(dict.fromkeys(notes)),
     )
-
-
-def expand(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Files, folders and glob patterns to a list of files, each once, in the order given.
-
-    A folder stands for the pictures below it, known by their extension, sorted, hidden ones left out. A file that is
-    named, or that a pattern matches, is kept whatever its extension. What does not exist or cannot be listed is kept
-    too, so that opening it says what is wrong and a batch goes on.
-    """
-    found: list[Path] = []
-    for path in paths:
-        text = os.fspath(path)
-        # A name may hold brackets, so what exists is taken at its word first.
-        named = [text] if os.path.lexists(text) else sorted(glob.glob(text, recursive=True)) or [text]
-        for name in named:
-            found.extend(_walk(name) if os.path.isdir(name) else [Path(name)])
-    return list(dict.fromkeys(found))
-
-
-def _walk(folder: str) -> list[Path]:
-    """The pictures below a folder, sorted; a folder that cannot be listed stands for itself."""
-    found: list[Path] = []
-    closed: list[Path] = []
-    for here, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(str(error.filename)))):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(here, name)
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in EXTENSIONS
-        ]
-    return sorted(found + closed)
 
 
 def _from_array(array: npt.NDArray[Any], limits: Limits) -> Image:
@@ -194,25 +132,12 @@ def _from_array(array: npt.NDArray[Any], limits: Limits) -> Image:
 
 def _read(path: str, limits: Limits) -> bytes:
     """The bytes of a regular file, once, never more than the limit."""
-    try:
-        status = os.stat(path)
-        if stat.S_ISDIR(status.st_mode):
-            raise MediaError(f"{path}: is a folder, not a file; name the files in it, or scan the folder")
-        if not stat.S_ISREG(status.st_mode):
-            raise MediaError(f"{path}: is a device, pipe or socket, not a file; save the picture to a file first")
-        if status.st_size > limits.bytes:
-            raise _too_many_bytes(path, status.st_size, limits)
-        with open(path, "rb") as file:
-            data = file.read(status.st_size + 1)
-    except FileNotFoundError as cause:
-        hint = "only local files are read, download it first" if "://" in path else "check the name"
-        raise MediaError(f"{path}: no such file; {hint}") from cause
-    except PermissionError as cause:
-        raise MediaError(f"{path}: no permission to read it; check its owner and mode") from cause
-    except (OSError, ValueError) as cause:  # ValueError: a null byte in the name
-        why = getattr(cause, "strerror", None) or cause
-        raise MediaError(f"{path!r}: cannot be read ({why}); check the name and the disk") from cause
-    if len(data) != status.st_size:
+    size = regular(path).st_size
+    if size > limits.bytes:
+        raise too_many_bytes(path, size, limits.bytes)
+    with explained(path), open(path, "rb") as file:
+        data = file.read(size + 1)
+    if len(data) != size:
         raise MediaError(f"{path}: changed while it was read; try again when it is complete")
     return data
 
@@ -357,23 +282,17 @@ def _unknown(data: bytes) -> str:
     signatures = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM")
     if head.startswith(signatures) or head[8:12] in (b"WEBP", b"avif", b"avis"):
         return "starts like a picture, but its header is damaged, cut off or of a rare kind; get the original again"
-    if head[4:8] == b"ftyp" or head[8:12] == b"AVI " or head.startswith(b"\x1aE\xdf\xa3"):
-        return f"is a video, not a picture; pictures are {_KNOWN}"
+    if sniff(io.BytesIO(data)):
+        return "is video or sound, not a picture; give it where clips are read"
     if not head.strip(b"\0"):
         return "holds only zeros; get the original again"
     if not set(head) & set(range(9)):  # text in any of the common encodings has no low control characters
-        return f"holds text, not a picture; pictures are {_KNOWN}"
-    return f"is not a picture of a known format; known are {_KNOWN}"
+        return f"holds text, not media; known are {KNOWN}"
+    return f"is not media of a known format; known are {KNOWN}"
 
 
 def _too_many_pixels(path: str, width: int, height: int, limits: Limits) -> MediaError:
     return MediaError(
         f"{path}: {width}x{height} pixels are more than the limit of {limits.pixels};"
         " make it smaller, or raise Limits(pixels=...)"
-    )
-
-
-def _too_many_bytes(path: str, size: int, limits: Limits) -> MediaError:
-    return MediaError(
-        f"{path}: {size} bytes are more than the limit of {limits.bytes}; make it smaller, or raise Limits(bytes=...)"
     )
