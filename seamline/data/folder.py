@@ -1,4 +1,4 @@
-"""Folders of photos with their truth: what ``seamline forge`` wrote, or plain ``real/ fake/ masks/``."""
+"""Folders of photos or clips with their truth: what ``seamline forge`` wrote, LAV-DF, or ``real/ fake/ masks/``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from ..report import Artifacts, Media, Report
+from .lavdf import METADATA, SPLITS, forged_clip, metadata_of, read_lavdf
 from .sample import Sample
 
 MANIFEST = "manifest.jsonl"
@@ -21,8 +22,8 @@ PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".avif"
 def read_folder(root: str | Path) -> list[Sample]:
     """Read a data folder, in a fixed order.
 
-    Either a forge folder (it holds ``manifest.jsonl``) or a plain one: ``real/`` and ``fake/`` with pictures and
-    ``masks/`` with one mask per fake of the same file stem.
+    A forge folder (it holds ``manifest.jsonl``); LAV-DF (``metadata.json``) or one of its splits, ``LAV-DF/test``; or a
+    plain one: ``real/`` and ``fake/`` with pictures and ``masks/`` with one mask per fake of the same file stem.
 
     Raises:
         DataError: the folder is neither, is empty, its manifest is damaged, or a fake has no mask.
@@ -30,20 +31,33 @@ def read_folder(root: str | Path) -> list[Sample]:
     root = Path(root)
     if (root / MANIFEST).is_file():
         samples = _read_forge(root)
+    elif metadata_of(root):
+        samples = read_lavdf(root)
+    elif _is_split(root):
+        samples = read_lavdf(root.parent, root.name)
     elif (root / "real").is_dir() or (root / "fake").is_dir():
         samples = _read_plain(root)
     else:
-        raise DataError(f"{root}: no data set here; expected {MANIFEST}, or the folders real/, fake/ and masks/")
+        raise DataError(
+            f"{root}: no data set here; expected {MANIFEST}, {METADATA[0]}, or the folders real/, fake/ and masks/"
+        )
     if not samples:
         raise DataError(f"{root}: the data set is empty")
     return samples
 
 
 def digest(root: str | Path) -> str:
-    """SHA-256 that names a data folder: of its manifest, else of the relative paths and sizes of its files."""
+    """SHA-256 that names a data folder: of its manifest or metadata, else of the relative paths and sizes of its files.
+
+    Of a split of LAV-DF: of the metadata and the split's name.
+    """
     root = Path(root)
-    if (root / MANIFEST).is_file():
-        return hashlib.sha256((root / MANIFEST).read_bytes()).hexdigest()
+    listed = root / MANIFEST if (root / MANIFEST).is_file() else metadata_of(root)
+    if listed is None and _is_split(root):
+        listed = metadata_of(root.parent)
+        return hashlib.sha256(Path(str(listed)).read_bytes() + root.name.encode()).hexdigest()
+    if listed is not None:
+        return hashlib.sha256(listed.read_bytes()).hexdigest()
     files = sorted(p for name in ("real", "fake", "masks") for p in (root / name).rglob("*") if p.is_file())
     listing = "".join(f"{p.relative_to(root).as_posix()}\t{p.stat().st_size}\n" for p in files)
     return hashlib.sha256(listing.encode()).hexdigest()
@@ -79,6 +93,9 @@ def _read_forge(root: Path) -> list[Sample]:
             continue
         try:
             row: dict[str, Any] = json.loads(line)
+            if "mask" not in row and ("video" in row or "audio" in row):
+                samples.append(forged_clip(root, row))
+                continue
             label, path, mask = int(row["label"]), root / row["path"], row["mask"]
             samples.append(
                 _sample(
@@ -91,9 +108,15 @@ def _read_forge(root: Path) -> list[Sample]:
                     group=str(row["group"]),
                 )
             )
-        except (ValueError, KeyError, TypeError) as cause:
-            raise DataError(f"{root / MANIFEST}, line {number}: {type(cause).__name__}: {cause}") from cause
+        except (ValueError, KeyError, TypeError, DataError) as cause:
+            what = cause if isinstance(cause, DataError) else f"{type(cause).__name__}: {cause}"
+            raise DataError(f"{root / MANIFEST}, line {number}: {what}") from cause
     return samples
+
+
+def _is_split(root: Path) -> bool:
+    """Whether this is the folder of one split of LAV-DF."""
+    return root.is_dir() and root.name in SPLITS and metadata_of(root.parent) is not None
 
 
 def _read_plain(root: Path) -> list[Sample]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
-from ..media import Image, open_media
+from ..media import Clip, Image, open_media
 from ..report import Report
 
 
@@ -18,25 +18,34 @@ from ..report import Report
 class Sample:
     """A medium, its truth, and the facts that splits and tables need.
 
-    ``truth`` is a :class:`Report` with probability 0.0 or 1.0; where the forged pixels are is ``truth.mask`` (in
-    memory) or the picture that ``truth.artifacts.mask`` names. ``kind`` is the kind of forgery, or ``authentic``.
-    ``group`` names what must stay on one side of a split: a camera, a speaker, a source photo.
+    ``truth`` is a :class:`Report` with probability 0.0 or 1.0. Where the forged pixels of a photo are is ``truth.mask``
+    (in memory) or the picture that ``truth.artifacts.mask`` names; the forged seconds of a clip are
+    ``truth.segments``, one for each span and modality. ``kind`` is the kind of forgery, or ``authentic``. ``group``
+    names what must stay on one side of a split: a camera, a speaker, a source photo.
     """
 
-    media: Path | Image
+    media: Path | Image | Clip
     truth: Report
     kind: str = "authentic"
     source: str | None = None
     group: str = ""
+
+    @property
+    def is_clip(self) -> bool:
+        """Whether it is a video or a sound, as far as its truth tells."""
+        return self.truth.media.kind in ("video", "audio")
 
     def pixels(self) -> npt.NDArray[np.uint8]:
         """The picture, (H, W, 3) uint8 RGB.
 
         Raises:
             MediaError: the file cannot be read.
+            DataError: it is a clip.
         """
-        image = self.media if isinstance(self.media, Image) else open_media(self.media)
-        return image.pixels
+        medium = open_media(self.media) if isinstance(self.media, Path) else self.media
+        if not isinstance(medium, Image):
+            raise DataError(f"{self.truth.media.path}: a clip, where a photo is needed")
+        return medium.pixels
 
     def mask(self) -> npt.NDArray[np.float32] | None:
         """The forged pixels, (H, W) float32 in [0, 1], 1 = forged, soft at soft edges; ``None`` if authentic.
