@@ -24,6 +24,7 @@ from _record import record
 
 from seamline.data import read_folder
 from seamline.detectors.loupe import build
+from seamline.feeds import feed
 from seamline.train import Recipe, Windows, read_recipe, train
 
 RECIPE = Path(__file__).parents[1] / "recipes/loupe-native.toml"
@@ -54,15 +55,15 @@ def bare(recipe: Recipe, root: Path, steps: int) -> tuple[float, float]:
     detector = build(recipe.model).train()
     if recipe.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
-    windows = Windows(read_folder(root), recipe, recipe.crop, 0, 0, stage.batch * steps)
+    meal = feed(detector, recipe.crop, recipe.near, root)
+    windows = Windows(read_folder(root), recipe, meal, 0, 0, stage.batch * steps)
     start = time.perf_counter()
     items = [windows[i] for i in range(min(len(windows), 32))]
     data = len(items) / (time.perf_counter() - start)
     batch = items[: stage.batch]
-    pixels = torch.stack([detector.preprocess(rgb) for rgb, _ in batch])
+    pixels, targets = windows.feed.collate(batch)
     if recipe.channels_last:
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-    targets = detector.targets([mask for _, mask in batch])
     optimizer = torch.optim.AdamW(detector.parameter_groups(stage.lr, stage.weight_decay))
     for i in range(steps + 2):
         if i == 2:  # two steps warm up

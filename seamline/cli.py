@@ -29,13 +29,15 @@ from .errors import SeamlineError
 from .report import VERDICTS, Report
 
 app = typer.Typer(
-    help="Find forged photos and show where they were forged.",
+    help="Find forged photos, videos and sound recordings, and show where they were forged.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
+LISTED = 2  # segments of a clip that the table names
+DASH = "\u2013"  # between two times
 COLOURS = {"forged": "bold red", "authentic": "green", "error": "yellow"}
 
 
@@ -52,19 +54,26 @@ def _seamline(version: Annotated[bool, typer.Option("--version", help="Print the
 def scan(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or globs.")],
     model: Annotated[str, typer.Option(help="Catalogue name, or path of a .safetensors file.")] = "default",
-    out: Annotated[Path | None, typer.Option(help="Folder for mask, heat map and overlay of every photo.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for pictures: mask, heat map and overlay of every photo, timeline of every clip."),
+    ] = None,
     json_to: Annotated[
         str | None, typer.Option("--json", metavar="FILE|-", help="Write reports as JSON Lines; - is stdout.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
-    fail_on_forged: Annotated[bool, typer.Option(help="Exit with 1 if any photo is forged.")] = False,
+    proposals: Annotated[
+        int,
+        typer.Option(min=0, metavar="N", help="List the N likeliest [score, start, end] of every clip in --json."),
+    ] = 0,
+    fail_on_forged: Annotated[bool, typer.Option(help="Exit with 1 if any file is forged.")] = False,
 ) -> None:
-    """Scan photos for forgeries.
+    """Scan photos, videos and sound recordings for forgeries.
 
     Exit code: 0 all analysed, 1 with --fail-on-forged if any is forged, 2 if any file could not be analysed.
     """
     with _clean_errors():
-        raise typer.Exit(run_scan(paths, model, out, json_to, device, fail_on_forged))
+        raise typer.Exit(run_scan(paths, model, out, json_to, device, fail_on_forged, proposals))
 
 
 def run_scan(
@@ -74,6 +83,7 @@ def run_scan(
     json_to: str | None = None,
     device: str = "cpu",
     fail_on_forged: bool = False,
+    proposals: int = 0,
 ) -> int:
     """What ``seamline scan`` does; returns its exit code.
 
@@ -84,13 +94,14 @@ def run_scan(
 
     files = expand(paths)
     if not files:
-        raise SeamlineError(f"no photos found in {', '.join(paths)}")
+        raise SeamlineError(f"no photos, videos or sound found in {', '.join(paths)}")
     reports: list[Report] = []
     with _json_lines(json_to) as write, _progress("scanning") as step:
         step(0, len(files))
-        for report in seamline.load(model, device).scan(files, out):
+        for report in seamline.Session(model, device, proposals=proposals).scan(files, out):
             write(report)
-            reports.append(replace(report, mask=None, heatmap=None))  # a folder of large photos would fill the memory
+            # What a folder of large photos or long clips would fill the memory with.
+            reports.append(replace(report, mask=None, heatmap=None, curves={}, proposals=()))
             step(len(reports), len(files))
             del report
     console = _console(stderr=json_to == "-")
@@ -105,13 +116,13 @@ def run_scan(
 
 def table(reports: Sequence[Report]) -> Table:
     """Reports as a table to read."""
-    from .draw import percent
+    from .draw import length, percent
 
     grid = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     grid.add_column("file", overflow="fold")
     grid.add_column("verdict", no_wrap=True)
     grid.add_column("probability", justify="right", no_wrap=True)
-    grid.add_column("regions", justify="right", no_wrap=True)
+    grid.add_column("regions", justify="right")
     grid.add_column("size", justify="right", no_wrap=True)
     grid.add_column("note", overflow="fold")
     for report in reports:
@@ -121,11 +132,28 @@ def table(reports: Sequence[Report]) -> Table:
             Text(clean(media.path)),
             Text(report.verdict.replace("_", " "), style=COLOURS.get(report.verdict, "")),
             percent(report.probability),
-            str(len(report.regions)) if report.probability is not None else "-",
-            f"{media.width}x{media.height}" if media.width else "-",
+            where(report),
+            length(media.duration) if media.duration else f"{media.width}x{media.height}" if media.width else "-",
             Text(clean(note)),
         )
     return grid
+
+
+def where(report: Report) -> str:
+    """How many areas of a photo are forged, or which spans of a clip, the first ``LISTED`` by time."""
+    from .draw import MODALITIES, between
+
+    if report.probability is None:
+        return "-"
+    if not report.segments:
+        return str(len(report.regions))
+    longest = report.media.duration or max(segment.end for segment in report.segments)
+    spans = [
+        f"{between(s.start, s.end, longest, dash=DASH)} {MODALITIES.get(s.modality, s.modality)}"
+        for s in report.segments[:LISTED]
+    ]
+    more = len(report.segments) - len(spans)
+    return ", ".join(spans) + (f" and {more} more" if more else "")
 
 
 def summary(reports: Sequence[Report]) -> str:
@@ -185,10 +213,10 @@ def train(
 def evaluate(
     model: Annotated[str, typer.Option(help="Catalogue name, or path of a .safetensors file.")],
     data: Annotated[Path, typer.Option(help="Folder of samples with known truth.")],
-    out: Annotated[Path | None, typer.Option(help="JSON file for the row; a CSV of all photos goes beside it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file for the row; a CSV of all files goes beside it.")] = None,
     perturb: Annotated[str, typer.Option(help="Done to every photo first: none, jpegQ or resizeF.")] = "none",
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
-    limit: Annotated[int | None, typer.Option(min=1, help="Only so many photos, spread evenly.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only so many files, spread evenly.")] = None,
 ) -> None:
     """Measure a model on samples whose truth is known."""
     with _clean_errors():
@@ -201,9 +229,9 @@ def evaluate(
 @app.command()
 def calibrate(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A .safetensors file of a training run.")],
-    data: Annotated[Path, typer.Option(help="Photos that neither trained these weights nor will judge them.")],
+    data: Annotated[Path, typer.Option(help="Samples that neither trained these weights nor will judge them.")],
     out: Annotated[Path, typer.Option(help="The same weights with their probability and thresholds.")],
-    false_alarms: Annotated[float, typer.Option(help="Share of authentic photos that may be flagged.")] = 0.03,
+    false_alarms: Annotated[float, typer.Option(help="Share of authentic files that may be flagged.")] = 0.03,
 ) -> None:
     """Fit a model's probability and thresholds on held-out samples whose truth is known."""
     with _clean_errors():

@@ -1,8 +1,10 @@
-"""From a photo to a Report: windows, batches, merging, calibration, verdict, regions.
+"""From a photo or a clip to a Report: windows, batches, merging, calibration, verdict, regions and segments.
 
-A detector sees one window of pixels; here is the only place that knows how large the photo was. A photo larger
-than the detector's window is cut into native tiles whose origins lie on the JPEG grid, and their heat maps are
-merged with weights that ramp linearly across the overlap and sum to one in every pixel.
+A detector sees one window, of pixels or of time; here is the only place that knows how large the photo or how long the
+clip was. A photo larger than the detector's window is cut into native tiles whose origins lie on the JPEG grid, and
+their heat maps are merged with weights that ramp linearly across the overlap and sum to one in every pixel. A clip is
+read once, from its beginning, and never held: its windows overlap, their curves are merged in the same way, their
+proposals compete where they overlap, and the file is as suspect as its most suspect window.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,30 +25,42 @@ import numpy.typing as npt
 import torch
 
 from . import draw, zoo
-from .detectors.base import Finding, ImageDetector, Windowing
+from .detectors.base import ClipDetector, ClipFinding, ClipWindow, Clock, Detector, Finding, ImageDetector, Windowing
 from .errors import SeamlineError
-from .media import Image, open_media
-from .report import Media, Model, Region, Report
+from .faces import FaceTracker, FaceWindow
+from .heads.proposals import merge_windows
+from .media import Clip, Image, open_media
+from .report import Media, Modality, Model, Region, Report, Segment
+from .windows import quiet
 
-Source = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image
+Source = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image | Clip
 
 SMALLEST_SIDE = 64  # pixels; a smaller picture holds too few traces to judge
 EVEN = 0.5  # probability from which forged is likelier than not
 SPECK_PIXELS = 64  # a smaller connected area is no region ...
 SPECK_SHARE = 1e-4  # ... nor is one that covers less than this share of the photo
 MOST_REGIONS = 20  # listed in a report; the mask holds all
+SHORTEST_TICKS = 5  # a shorter clip, or a face seen for less in a window, is too little to judge
+MOST_FACES = 3  # judged in one window, the longest seen first
+MOST_SEGMENTS = 50  # listed in a report of each modality; the curves hold all
+CUT = 0.99  # times its score is what a proposal is worth that the window's edge cut: beside the whole it gives way
+STRIP = 12  # pictures of the clip kept for its timeline
+ENVELOPE = 4000  # columns of the sound's envelope kept for its timeline
+JUDGED: tuple[Modality, ...] = ("audio_visual", "video", "audio")  # the first that was judged gives the verdict
 BATCH_PIXELS = {"cpu": 2**18, "cuda": 2**24}  # in windows of one pass; more costs memory and gains no time on a CPU
 
 
 class Session:
-    """Weights in memory, ready to scan any number of photos.
+    """Weights in memory, ready to scan any number of files.
 
     Args:
         model: a catalogue name, the path of a ``.safetensors`` file, or a detector (scanned with an uncalibrated
-            threshold of 0.5 unless ``card`` says otherwise).
+            threshold of 0.5 unless ``card`` says otherwise). ``default`` takes the catalogue's default for each medium,
+            loaded when the first file of that medium is met.
         device: ``cpu``, ``cuda`` or ``auto`` (CUDA where there is one).
         batch: windows per pass; by default as many as gain time on the device.
         card: what is known about a detector that is given as an object.
+        proposals: how many ranked proposals the report on a clip lists.
 
     Raises:
         WeightsError: the weights are unknown, damaged or of another kind.
@@ -55,70 +69,59 @@ class Session:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | ImageDetector = "default",
+        model: str | os.PathLike[str] | Detector = "default",
         device: str = "cpu",
         batch: int | None = None,
         card: zoo.Card | None = None,
+        proposals: int = 0,
     ) -> None:
         self.device = _device(device)
-        self.detector: ImageDetector
-        self.card: zoo.Card
-        if isinstance(model, ImageDetector):
-            self.detector = model.to(self.device).eval()
-            self.card = card or zoo.Card(name=type(model).__name__.lower(), detector=type(model).__name__.lower())
-        else:
-            self.detector, self.card = zoo.load_detector(model, str(self.device))
-        self.batch = batch
+        self.batch, self.proposals = batch, proposals
+        self._loaded: dict[str, tuple[Detector, zoo.Card]] = {}  # by medium: image, clip
+        self._only: str | None = None  # the medium that a model named by the caller is for
+        if isinstance(model, Detector):
+            kind = type(model).__name__.lower()
+            self._keep(model.to(self.device).eval(), card or zoo.Card(name=kind, detector=kind))
+        elif str(model) != "default":
+            self._keep(*zoo.load_detector(model, str(self.device)))
+
+    def _keep(self, detector: Detector, card: zoo.Card) -> None:
+        self._only = "image" if isinstance(detector, ImageDetector) else "clip"
+        self._loaded[self._only] = detector, card
+
+    def _model(self, medium: str) -> tuple[Detector, zoo.Card]:
+        """The detector and the card for a medium."""
+        if medium not in self._loaded:
+            if self._only is not None:
+                name = self._loaded[self._only][1].name
+                raise SeamlineError(f"the model {name!r} judges {_PLURAL[self._only]}, not {_PLURAL[medium]}")
+            self._loaded[medium] = zoo.load_detector(zoo.default(medium), str(self.device))
+        return self._loaded[medium]
+
+    @property
+    def detector(self) -> Detector:
+        """The network; of the default for photos where no model was named."""
+        return self._model(self._only or "image")[0]
+
+    @property
+    def card(self) -> zoo.Card:
+        """What is known about it."""
+        return self._model(self._only or "image")[1]
 
     def __call__(self, source: Source) -> Report:
-        """Scan one photo: a path, the bytes of a file, an (H, W, 3) uint8 RGB array or an opened ``Image``.
+        """Scan one photo or clip: a path, the bytes of a file, an (H, W, 3) uint8 RGB array, or an opened medium.
 
         Forged is what reaches the threshold. What is more likely forged than not, yet below it, is inconclusive: to
-        call it either would promise too much. The heat map, (H, W) float32 in [0, 1], is always there. The mask and
-        the regions are what a verdict of forged rests on: without it there are no regions and the mask is all zero.
+        call it either would promise too much. The heat map of a photo, (H, W) float32 in [0, 1], and the curves of a
+        clip are always there. Mask, regions and segments are what a verdict of forged rests on: without it there are
+        none, and the mask is all zero.
 
         Raises:
-            MediaError: the source cannot be read as a photo.
-            SeamlineError: the detector gave no number.
+            MediaError: the source cannot be read.
+            SeamlineError: the detector gave no number, or the model is for another medium.
         """
-        image = source if isinstance(source, Image) else open_media(source)
-        height, width = image.pixels.shape[:2]
-        report = Report(
-            media=Media(image.path, image.sha256, image.bytes, "image", image.format, width, height),
-            verdict="not_applicable",
-            threshold=self.card.threshold,
-            model=Model(self.card.name, self.card.version, self.card.sha256),
-            environment=environment(self.device),
-            warnings=image.warnings,
-        )
-        if min(height, width) < SMALLEST_SIDE:
-            note = f"too small to judge: {width} x {height}, at least {SMALLEST_SIDE} pixels a side are needed"
-            return dataclasses.replace(report, warnings=(*report.warnings, note))
-
-        logit, heatmap = self._look(image.pixels)
-        if not math.isfinite(logit) or np.isnan(heatmap.sum()):
-            raise SeamlineError(f"{image.path}: the detector gave no number; its weights are damaged or do not suit it")
-        a, b = self.card.calibration
-        probability = _sigmoid(a * logit + b)
-        forged = probability >= self.card.threshold
-        warnings = report.warnings
-        regions: tuple[Region, ...] = ()
-        mask = np.zeros((height, width), bool)
-        if forged:
-            mask, regions, count = find_regions(heatmap, self.card.mask_threshold)
-            if count > len(regions):
-                warnings = (*warnings, f"{count} areas stand out; the {len(regions)} strongest are listed")
-            if not count:
-                warnings = (*warnings, "the photo as a whole scores as forged, but no single area stands out")
-        return dataclasses.replace(
-            report,
-            verdict="forged" if forged else "inconclusive" if probability >= EVEN else "authentic",
-            probability=probability,
-            regions=regions,
-            warnings=warnings,
-            mask=mask,
-            heatmap=heatmap,
-        )
+        medium = source if isinstance(source, (Image, Clip)) else open_media(source)
+        return self._photo(medium) if isinstance(medium, Image) else self._clip(medium)[0]
 
     def scan(
         self, paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str] | None = None
@@ -126,44 +129,92 @@ class Session:
         """Scan files one after another; a report for each, whatever happens.
 
         A file that cannot be analysed gives a report with the verdict ``error`` and its cause in ``error``; the
-        others are scanned all the same. With ``out``, the pictures of every photo are written to that folder and
-        named in ``artifacts``; two photos with the same stem get different names, and no input is ever overwritten.
+        others are scanned all the same. With ``out``, the pictures of every file are written to that folder and
+        named in ``artifacts``; two files with the same stem get different names, and no input is ever overwritten.
         """
         stems = draw.stems(paths, out) if out is not None else [""] * len(paths)
         for path, stem in zip(paths, stems, strict=True):
-            yield self._scanned(path, out, stem)  # nothing of one photo is kept while the next is opened
+            yield self._scanned(path, out, stem)  # nothing of one file is kept while the next is opened
 
     def _scanned(self, path: str | os.PathLike[str], out: str | os.PathLike[str] | None, stem: str) -> Report:
         """The report on one file, with its pictures written if ``out`` is given."""
         try:
-            image = open_media(path)
-            report = self(image)
-            if out is None or report.heatmap is None:
+            medium = open_media(path)
+            if isinstance(medium, Image):
+                report = self._photo(medium)
+                if out is None or report.heatmap is None:
+                    return report
+                return dataclasses.replace(report, artifacts=draw.write(report, medium.pixels, out, stem))
+            report, looks = self._clip(medium)
+            if out is None:
                 return report
-            return dataclasses.replace(report, artifacts=draw.write(report, image.pixels, out, stem))
+            return dataclasses.replace(report, artifacts=draw.write_timeline(report, looks, out, stem))
         except Exception as cause:
             return self._failed(path, cause)
 
     def _failed(self, path: str | os.PathLike[str], cause: Exception) -> Report:
         """The report on a file that could not be analysed. What we did not foresee is told with its type."""
         text = str(cause) if isinstance(cause, SeamlineError) else f"{type(cause).__name__}: {cause}"
+        card = self._loaded[self._only][1] if self._only else None
         return Report(
             media=Media(os.fspath(path)),
             verdict="error",
-            threshold=self.card.threshold,
-            model=Model(self.card.name, self.card.version, self.card.sha256),
+            threshold=card.threshold if card else None,
+            model=Model(card.name, card.version, card.sha256) if card else None,
             environment=environment(self.device),
             error=text,
         )
 
+    # ------------------------------------------------------------------------------------------------------- a photo
+
+    def _photo(self, image: Image) -> Report:
+        """The report on a photo."""
+        detector, card = self._model("image")
+        assert isinstance(detector, ImageDetector)
+        height, width = image.pixels.shape[:2]
+        report = Report(
+            media=Media(image.path, image.sha256, image.bytes, "image", image.format, width, height),
+            verdict="not_applicable",
+            threshold=card.threshold,
+            model=Model(card.name, card.version, card.sha256),
+            environment=environment(self.device),
+            warnings=image.warnings,
+        )
+        if min(height, width) < SMALLEST_SIDE:
+            note = f"too small to judge: {width} x {height}, at least {SMALLEST_SIDE} pixels a side are needed"
+            return dataclasses.replace(report, warnings=(*report.warnings, note))
+
+        logit, heatmap = self._look(detector, image.pixels)
+        if not math.isfinite(logit) or np.isnan(heatmap.sum()):
+            raise _no_number(image.path)
+        probability = _calibrated(logit, card.calibration)
+        warnings = report.warnings
+        regions: tuple[Region, ...] = ()
+        mask = np.zeros((height, width), bool)
+        if probability >= card.threshold:
+            mask, regions, count = find_regions(heatmap, card.mask_threshold)
+            if count > len(regions):
+                warnings = (*warnings, f"{count} areas stand out; the {len(regions)} strongest are listed")
+            if not count:
+                warnings = (*warnings, "the photo as a whole scores as forged, but no single area stands out")
+        return dataclasses.replace(
+            report,
+            verdict=_verdict(probability, card.threshold),
+            probability=probability,
+            regions=regions,
+            warnings=warnings,
+            mask=mask,
+            heatmap=heatmap,
+        )
+
     @torch.inference_mode()
-    def _look(self, rgb: npt.NDArray[np.uint8]) -> tuple[float, npt.NDArray[np.float32]]:
+    def _look(self, detector: ImageDetector, rgb: npt.NDArray[np.uint8]) -> tuple[float, npt.NDArray[np.float32]]:
         """The raw logit of a photo (H, W, 3) and its heat map (H, W), merged from all its windows."""
-        windowing = self.detector.windowing
+        windowing = detector.windowing
         height, width = rgb.shape[:2]
         if windowing.whole:
-            finding = self._findings([rgb])[0]
-            return self.detector.combine([finding]), _array(finding.heatmap)
+            finding = self._findings(detector, [rgb])[0]
+            return detector.combine([finding]), _array(finding.heatmap)
 
         rows, columns = tiles(height, windowing), tiles(width, windowing)
         windows = [(row, column) for row in rows for column in columns]
@@ -173,19 +224,223 @@ class Session:
         findings: list[Finding] = []
         for start in range(0, len(windows), batch):
             part = windows[start : start + batch]
-            for (row, column), finding in zip(part, self._findings([_cut(rgb, r, c) for r, c in part]), strict=True):
+            found = self._findings(detector, [_cut(rgb, r, c) for r, c in part])
+            for (row, column), finding in zip(part, found, strict=True):
                 h, w = row.stop - row.start, column.stop - column.start
                 tile = _array(finding.heatmap)[:h, :w]
                 heatmap[row.start : row.stop, column.start : column.stop] += tile * row.weight[:, None] * column.weight
                 # combine() lives on the evidence; to keep every tile's heat map would double the memory, so only its
                 # size stays: one zero, seen (H, W) times.
                 findings.append(finding._replace(heatmap=finding.heatmap.new_zeros(()).expand_as(finding.heatmap)))
-        return self.detector.combine(findings), np.clip(heatmap, 0.0, 1.0, out=heatmap)
+        return detector.combine(findings), np.clip(heatmap, 0.0, 1.0, out=heatmap)
 
-    def _findings(self, windows: list[npt.NDArray[np.uint8]]) -> list[Finding]:
+    def _findings(self, detector: ImageDetector, windows: list[npt.NDArray[np.uint8]]) -> list[Finding]:
         """One pass through the network; the windows are of one size."""
-        pixels = torch.stack([self.detector.preprocess(window) for window in windows]).to(self.device)  # (B, 3, h, w)
-        return self.detector.postprocess(self.detector(pixels), [(w.shape[0], w.shape[1]) for w in windows])
+        pixels = torch.stack([detector.preprocess(window) for window in windows]).to(self.device)  # (B, 3, h, w)
+        return detector.postprocess(detector(pixels), [(w.shape[0], w.shape[1]) for w in windows])
+
+    # -------------------------------------------------------------------------------------------------------- a clip
+
+    def _clip(self, clip: Clip) -> tuple[Report, draw.Looks]:
+        """The report on a clip, and what its timeline shows."""
+        detector, card = self._model("clip")
+        assert isinstance(detector, ClipDetector)
+        clock, looks = detector.clock, draw.Looks()
+        merged = Merged(clock)
+        faces = heard = False
+        for start, tracks, sound, ticks in windows(clip, clock, looks):
+            heard |= sound is not None
+            faces |= bool(tracks)
+            given = [ClipWindow(track.crops, track.seen, sound, ticks) for track in tracks]
+            if not given and sound is not None:
+                given = [ClipWindow(None, None, sound, ticks)]
+            merged.add(start, ticks, self._watch(detector, given))
+        streams = dict(clip.streams)
+        for name, there, why in (("video", faces, "no face was found"), ("audio", heard, "it is silent")):
+            if streams.get(name) == "present":
+                known = name in detector.uses
+                reason = why if known else f"{card.name} does not judge it"
+                streams[name] = "scored" if there and known else f"not applicable: {reason}"
+        video, audio = clip.video, clip.audio
+        media = Media(
+            path=clip.path,
+            sha256=clip.sha256,
+            bytes=clip.bytes,
+            kind=clip.kind,
+            format=clip.format,
+            width=video.width if video else None,
+            height=video.height if video else None,
+            duration=clip.duration,
+            fps=video.fps if video else None,
+            sample_rate=audio.rate if audio else None,
+            channels=audio.channels if audio else None,
+        )
+        report = Report(
+            media=media,
+            verdict="not_applicable",
+            threshold=card.threshold,
+            streams=streams,
+            model=Model(card.name, card.version, card.sha256),
+            environment=environment(self.device),
+            warnings=(*clip.warnings, *dict.fromkeys(clip.notes)),
+        )
+        if merged.ticks < SHORTEST_TICKS or not merged.logits:
+            if merged.ticks < SHORTEST_TICKS:
+                note = f"too short to judge: {clip.duration:.2f} s, {SHORTEST_TICKS / clock.fps:g} s are needed"
+            else:
+                note = "neither a face nor a sound to judge"
+            return dataclasses.replace(report, warnings=(*report.warnings, note)), looks
+        if not all(math.isfinite(logit) for logit in merged.logits.values()):
+            raise _no_number(clip.path)
+        modalities: dict[str, float] = {}
+        for key, logit in merged.logits.items():
+            modalities[key] = _calibrated(logit, card.calibrations.get(key, card.calibration))
+        judge = next(key for key in JUDGED if key in modalities)
+        probability = modalities[judge]
+        ranked = {key: merged.ranked(key) for key in merged.logits}
+        segments: list[Segment] = []
+        warnings = report.warnings
+        if probability >= card.threshold:
+            apart: list[Modality] = [key for key in JUDGED[1:] if key in ranked]
+            for keys in (apart, [judge]):  # what both together show is listed where neither shows it alone
+                for key in keys:
+                    segments += _segments(ranked[key], card.segment_threshold, clock.fps, clip.duration, key)
+                if segments:
+                    break
+            else:
+                warnings = (*warnings, "the clip as a whole scores as forged, but no single span stands out")
+        best = ranked[judge][: self.proposals]
+        report = dataclasses.replace(
+            report,
+            verdict=_verdict(probability, card.threshold),
+            probability=probability,
+            segments=tuple(sorted(segments, key=lambda s: (s.start, s.end, s.modality))),
+            proposals=tuple((float(p), float(s) / clock.fps, float(e) / clock.fps) for p, s, e in best),
+            modalities=modalities,
+            warnings=warnings,
+            curves={key: merged.curve(key) for key in merged.logits},
+        )
+        return report, looks
+
+    @torch.inference_mode()
+    def _watch(self, detector: ClipDetector, given: list[ClipWindow]) -> list[ClipFinding]:
+        """One pass through the network for each face of a window; the windows are of one length."""
+        findings: list[ClipFinding] = []
+        for window in given:
+            batch = move(detector.collate([detector.preprocess(window)]), self.device)
+            findings += detector.postprocess(detector(batch), [window.ticks])
+        return findings
+
+
+class Merged:
+    """Findings of windows, put together as they come."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.ticks = clock, 0
+        self.logits: dict[Modality, float] = {}
+        self._curves: dict[str, list[tuple[int, npt.NDArray[np.float32]]]] = {}
+        self._proposals: dict[str, list[tuple[int, int, npt.NDArray[np.float64]]]] = {}
+
+    def add(self, start: int, ticks: int, findings: Sequence[ClipFinding]) -> None:
+        """The findings about the faces of one window [start, start + ticks); of several the most suspect counts."""
+        self.ticks = max(self.ticks, start + ticks)
+        for key in JUDGED:
+            here = [finding for finding in findings if key in finding.logits]
+            if not here:
+                continue
+            self.logits[key] = max([self.logits.get(key, -math.inf), *(finding.logits[key] for finding in here)])
+            curve = np.max([_array(finding.curves[key]) for finding in here], 0)
+            self._curves.setdefault(key, []).append((start, curve))
+            for finding in here:
+                self._proposals.setdefault(key, []).append((start, ticks, finding.proposals[key]))
+
+    def curve(self, key: str) -> npt.NDArray[np.float32]:
+        """(ticks,) the mean of all windows, each weighing less towards its ends; nan where none was judged."""
+        total, weight = np.zeros(self.ticks), np.zeros(self.ticks)
+        for start, curve in self._curves[key]:
+            steps = np.arange(len(curve)) + 0.5
+            ramp = np.minimum(np.minimum(steps, steps[::-1]) / max(self.clock.overlap, 1), 1.0)
+            total[start : start + len(curve)] += ramp * curve
+            weight[start : start + len(curve)] += ramp
+        with np.errstate(invalid="ignore"):
+            return (total / np.where(weight > 0, weight, np.nan)).astype(np.float32)
+
+    def ranked(self, key: str) -> npt.NDArray[np.float64]:
+        """(k, 3) score, start and end in ticks of the clip, ranked; overlapping windows do not count twice."""
+        found = []
+        for start, ticks, rows in self._proposals[key]:
+            cut = (rows[:, 1] < 1) & (start > 0) | (rows[:, 2] > ticks - 1) & (start + ticks < self.ticks)
+            score = np.where(cut, CUT * rows[:, 0], rows[:, 0])
+            found.append((start, np.column_stack([score, rows[:, 1:]])))
+        return merge_windows(found)
+
+
+def windows(
+    clip: Clip, clock: Clock, looks: draw.Looks
+) -> Iterator[tuple[int, list[FaceWindow], npt.NDArray[np.float32] | None, int]]:
+    """Read a clip once: (first tick, faces, sound or ``None`` where silent, ticks) of each window, in order.
+
+    The last window is shifted back, so that it is as long as the others. At most two windows are held.
+    """
+    per_tick = round(clock.rate / clock.fps)
+    frames = clip.frames(clock.fps) if clip.video else iter(())
+    blocks = clip.sound(clock.rate) if clip.audio else iter(())
+    looks.begin(clip.duration, clock, STRIP, ENVELOPE)
+    tracker = FaceTracker(clock.face)
+    shown = 0  # ticks whose picture has been read
+    sound, first = np.zeros(0, np.float32), 0  # the sound from tick ``first`` on
+    start = covered = 0
+    while True:
+        stop = start + clock.ticks
+        while shown < stop and (frame := next(frames, None)) is not None:
+            tracker.add(frame)
+            looks.picture(frame, shown)
+            shown += 1
+        parts, heard = [sound], first * per_tick + len(sound)
+        while heard < stop * per_tick and (block := next(blocks, None)) is not None:
+            looks.sound(block)
+            parts.append(block)
+            heard += len(block)
+        sound = np.concatenate(parts)
+        end = max(shown, math.ceil(heard / per_tick))
+        last = end < stop
+        if last:
+            start, stop = max(first, min(start, end - clock.ticks)), end
+        if stop > covered:
+            covered, ticks = stop, stop - start
+            wave = sound[(start - first) * per_tick : (stop - first) * per_tick]
+            given = None if quiet(wave, clock.rate) else np.pad(wave, (0, ticks * per_tick - len(wave)))
+            tracks = [t for t in tracker.window(start, stop) if t.seen.sum() >= SHORTEST_TICKS][:MOST_FACES]
+            yield start, tracks, given, ticks
+        if last:
+            return
+        tracker.forget(start)
+        sound, first = sound[(start - first) * per_tick :], start
+        start += clock.ticks - clock.overlap
+
+
+def move(batch: Any, device: torch.device) -> Any:
+    """A tensor, or a NamedTuple of tensors, to a device."""
+    if batch is None or isinstance(batch, torch.Tensor):
+        return batch if batch is None else batch.to(device)
+    return type(batch)(*(move(item, device) for item in batch))
+
+
+def _segments(
+    ranked: npt.NDArray[np.float64], threshold: float, fps: float, duration: float, modality: Modality
+) -> list[Segment]:
+    """The proposals (k, 3) in ticks at or above a threshold as segments; what overlaps a stronger one is dropped."""
+    kept: list[Segment] = []
+    for score, begin, end in ranked:
+        if score < threshold or len(kept) == MOST_SEGMENTS:
+            break
+        start, stop = max(0.0, begin / fps), min(duration, end / fps)
+        if stop > start and all(stop <= other.start or other.end <= start for other in kept):
+            kept.append(Segment(float(start), float(stop), float(score), modality))
+    return kept
+
+
+_PLURAL = {"image": "photos", "clip": "video and sound"}
 
 
 def load(name: str | os.PathLike[str] = "default", device: str = "cpu") -> Session:
@@ -194,10 +449,10 @@ def load(name: str | os.PathLike[str] = "default", device: str = "cpu") -> Sessi
 
 
 def detect(source: Source, model: str | os.PathLike[str] = "default", device: str = "cpu") -> Report:
-    """Scan one photo. For more than one, keep a session: ``session = seamline.load(); session(path)``.
+    """Scan one photo or clip. For more than one, keep a session: ``session = seamline.load(); session(path)``.
 
     Raises:
-        MediaError: the source cannot be read as a photo.
+        MediaError: the source cannot be read.
         WeightsError: the weights are unknown, damaged or of another kind.
     """
     return load(model, device)(source)
@@ -316,6 +571,21 @@ def _cut(rgb: npt.NDArray[np.uint8], row: Span, column: Span) -> npt.NDArray[np.
 def _array(heatmap: torch.Tensor) -> npt.NDArray[np.float32]:
     array: npt.NDArray[np.float32] = heatmap.detach().to("cpu", torch.float32).numpy()
     return array
+
+
+def _verdict(probability: float, threshold: float) -> Literal["forged", "inconclusive", "authentic"]:
+    if probability >= threshold:
+        return "forged"
+    return "inconclusive" if probability >= EVEN else "authentic"
+
+
+def _calibrated(logit: float, calibration: tuple[float, float]) -> float:
+    a, b = calibration
+    return _sigmoid(a * logit + b)
+
+
+def _no_number(path: str) -> SeamlineError:
+    return SeamlineError(f"{path}: the detector gave no number; its weights are damaged or do not suit it")
 
 
 def _sigmoid(value: float) -> float:

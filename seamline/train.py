@@ -37,11 +37,10 @@ from torch import Tensor
 
 from . import zoo
 from .data import Sample, digest, read_folder, split_by_group
-from .data.augment import Mask, Pixels, crop, turn
-from .detectors.base import ImageDetector
+from .detectors.base import Detector
 from .errors import DataError, SeamlineError
 from .evaluate import commit
-from .metrics.image import Confusion, confusion, mean_pixel_f1, mean_pixel_iou, roc_auc
+from .feeds import Feed, feed
 
 # ---------------------------------------------------------------------------------------------------- the recipe
 
@@ -52,7 +51,7 @@ class Stage:
 
     name: str
     steps: int
-    batch: int  # windows per device and micro-step
+    batch: int  # examples per device and micro-step
     lr: float
     train: tuple[str, ...] = ()  # the parts that learn: backbone, classifier, segmentor; empty: all
     backbone_lr: float | None = None  # of the part called "backbone"; None: lr
@@ -60,7 +59,7 @@ class Stage:
     accumulation: int = 1  # micro-steps per step
     warmup: float = 0.1  # share of the steps
     decay: float = 0.1  # share of the steps
-    monitor: str = "mean"  # auc | f1 | iou | mean (of the three): the best of it is kept
+    monitor: str = "mean"  # auc | f1 | iou (photos), auc | ap | ar (clips), or their mean: the best of it is kept
     loss_weights: dict[str, float] = field(default_factory=dict)  # replace the detector's own
 
 
@@ -68,12 +67,12 @@ class Stage:
 class Recipe:
     """A training run, complete: with the data it gives the same weights again."""
 
-    model: str  # a preset of detectors/loupe.py
+    model: str  # a preset that the zoo knows
     stage: tuple[Stage, ...]
     sizes: dict[str, Any] = field(default_factory=dict)  # replace fields of the preset's sizes
     init: str | None = None  # weights to start from (a name or file that the zoo loads), of the same sizes
     seed: int = 42
-    crop: int = 256  # side of a training window in pixels, multiple of 8; not used by detectors that see photos whole
+    crop: int = 256  # of a training window: its side in pixels (multiple of 8; unless photos are seen whole), or ticks
     near: float = 0.75  # probability that the window of a forged photo is put on its forgery
     forged: float | None = 0.5  # share of forged photos drawn; None: as the data has them
     holdout: float = 0.1  # share of the data, in whole groups, kept for validation
@@ -155,10 +154,7 @@ def _checked(recipe: Recipe) -> Recipe:
     ]
     for i, stage in enumerate(recipe.stage):
         least = min(stage.steps, stage.batch, stage.accumulation)
-        wrong += [
-            (f"stage[{i}].steps, batch, accumulation", least < 1, "are at least 1"),
-            (f"stage[{i}].monitor", stage.monitor not in ("auc", "f1", "iou", "mean"), "is auc, f1, iou or mean"),
-        ]
+        wrong.append((f"stage[{i}].steps, batch, accumulation", least < 1, "are at least 1"))
     for key, bad, rule in wrong:
         if bad:
             raise DataError(f"{key!r} {rule}")
@@ -182,16 +178,16 @@ def wsd(step: int, total: int, warmup: float = 0.1, decay: float = 0.1) -> float
 # ----------------------------------------------------------------------------------------------------- the data
 
 
-class Windows(torch.utils.data.Dataset[tuple[Pixels, Mask | None]]):
-    """Position in the run -> one training window; the same window whoever asks, and whenever.
+class Windows(torch.utils.data.Dataset[Any]):
+    """Position in the run -> one training example; the same one whoever asks, and whenever.
 
-    Position p is place p % B of step p // B, with B the windows of a step on all devices. Photos come in a fresh
+    Position p is place p % B of step p // B, with B the examples of a step on all devices. Samples come in a fresh
     seeded order each time through, forged and authentic ones apart, interleaved at the share the recipe asks for.
     """
 
-    def __init__(self, samples: Sequence[Sample], recipe: Recipe, side: int | None, key: int, first: int, last: int):
-        """``side`` of the window, ``None``: the photo whole; ``key`` tells stages apart; positions [first, last)."""
-        self.samples, self.recipe, self.side, self.key, self.first, self.last = samples, recipe, side, key, first, last
+    def __init__(self, samples: Sequence[Sample], recipe: Recipe, feed: Feed, key: int, first: int, last: int):
+        """``feed`` makes the examples; ``key`` tells stages apart; positions [first, last)."""
+        self.samples, self.recipe, self.feed, self.key, self.first, self.last = samples, recipe, feed, key, first, last
         forged = [i for i, s in enumerate(samples) if s.truth.forged]
         authentic = [i for i, s in enumerate(samples) if not s.truth.forged]
         share = recipe.forged
@@ -205,13 +201,10 @@ class Windows(torch.utils.data.Dataset[tuple[Pixels, Mask | None]]):
     def __len__(self) -> int:
         return self.last - self.first
 
-    def __getitem__(self, index: int) -> tuple[Pixels, Mask | None]:
+    def __getitem__(self, index: int) -> Any:
         position = self.first + index
-        rgb, mask = self.samples[self._choose(position)].load()
-        rng = np.random.default_rng((self.recipe.seed, self.key, position))
-        if self.side is not None:
-            rgb, mask = crop(rgb, mask, self.side, rng, near=self.recipe.near)
-        return turn(rgb, mask, rng)
+        sample = self.samples[self._choose(position)]
+        return self.feed.example(sample, np.random.default_rng((self.recipe.seed, self.key, position)))
 
     def _choose(self, position: int) -> int:
         before, after = math.floor(position * self.share), math.floor((position + 1) * self.share)
@@ -224,18 +217,6 @@ class Windows(torch.utils.data.Dataset[tuple[Pixels, Mask | None]]):
 def _order(length: int, *key: int) -> list[int]:
     """A shuffled ``range(length)``, the same for the same key."""
     return [int(i) for i in np.random.default_rng(key).permutation(length)]
-
-
-@dataclass(frozen=True)
-class Collate:
-    """Windows to the network's input and targets, in the worker."""
-
-    detector: ImageDetector
-
-    def __call__(self, items: Sequence[tuple[Pixels, Mask | None]]) -> tuple[Tensor, Any]:
-        """A batch of windows to pixels (B, 3, h, w) and targets."""
-        pixels = torch.stack([self.detector.preprocess(rgb) for rgb, _ in items])
-        return pixels, self.detector.targets([mask for _, mask in items])
 
 
 def _start_worker(_: int) -> None:
@@ -267,7 +248,7 @@ def train(
     resume: bool = True,
     max_minutes: float | None = None,
     device: str | None = None,
-    detector: ImageDetector | None = None,
+    detector: Detector | None = None,
     progress: bool = True,
 ) -> Path:
     """Train as the recipe says; a second call with the same arguments goes on where the first was stopped.
@@ -312,12 +293,16 @@ def train(
     learn, held = split_by_group(samples, recipe.holdout, recipe.seed)
     _seed_all(recipe.seed)
     detector = _detector(recipe) if detector is None else detector
-    for stage in recipe.stage:
-        _fits(detector, stage)
     if recipe.channels_last:
         detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    side = None if detector.windowing.whole else recipe.crop
-    exam = Exam(held, recipe, side) if held and recipe.validate_every > 0 else None
+    meal = feed(detector, recipe.crop, recipe.near, Path(data))
+    for stage in recipe.stage:
+        _fits(detector, stage, meal)
+    exam = Exam(held, recipe, meal) if held and recipe.validate_every > 0 else None
+
+    if main:
+        meal.ready(samples)
+    accelerator.wait_for_everyone()
 
     run = _Run(out, recipe, source, digest(data), resume)
     starts = [sum(s.steps for s in recipe.stage[:i]) for i in range(len(recipe.stage) + 1)]
@@ -329,7 +314,8 @@ def train(
         detector.load_state_dict(run.tensors("model."))
         average.load_state_dict(run.tensors("average."))
     if main:
-        run.begin(detector.loss_weights, {"samples": len(samples), "training": len(learn), "held_out": len(held)})
+        counts = {"samples": len(samples), "training": len(learn), "held_out": len(held)}
+        run.begin(detector.loss_weights, meal.scores, counts)
     stop = _Stop(max_minutes)
     with stop.listening(), _bar(progress and main, starts[-1], step) as show:
         for number, stage in enumerate(recipe.stage):
@@ -345,12 +331,12 @@ def train(
             per_step = stage.batch * stage.accumulation * accelerator.num_processes
             todo = starts[number + 1] - step
             done = step - starts[number]
-            windows = Windows(learn, recipe, side, number, done * per_step, stage.steps * per_step)
+            windows = Windows(learn, recipe, meal, number, done * per_step, stage.steps * per_step)
             loader = torch.utils.data.DataLoader(
                 windows,
                 batch_size=stage.batch,
                 num_workers=recipe.workers,
-                collate_fn=Collate(detector),
+                collate_fn=meal.collate,
                 worker_init_fn=_start_worker,
                 pin_memory=accelerator.device.type == "cuda",
                 prefetch_factor=4 if recipe.workers else None,
@@ -363,7 +349,7 @@ def train(
                 if accelerator.scaler is not None and run.scaler:
                     accelerator.scaler.load_state_dict(run.scaler)
             parameters = [p for p in detector.parameters() if p.requires_grad]
-            batches: Iterator[tuple[Tensor, Any]] = iter(loader)
+            batches: Iterator[tuple[Any, Any]] = iter(loader)
 
             for _ in range(todo):
                 rate = wsd(step - starts[number], stage.steps, stage.warmup, stage.decay)
@@ -371,13 +357,13 @@ def train(
                     group["lr"] = peak * rate
                 sums: dict[str, Tensor] = {}
                 for micro in range(stage.accumulation):
-                    pixels, targets = next(batches)
-                    if recipe.channels_last:
-                        pixels = pixels.contiguous(memory_format=torch.channels_last)
+                    inputs, targets = next(batches)
+                    if recipe.channels_last and isinstance(inputs, Tensor):
+                        inputs = inputs.contiguous(memory_format=torch.channels_last)
                     chance = torch.Generator().manual_seed(_seed_all(recipe.seed, number, step, micro, rank))
                     wait = micro < stage.accumulation - 1
                     with accelerator.no_sync(model) if wait else contextlib.nullcontext():
-                        outputs = model(pixels, targets)
+                        outputs = model(inputs, targets)
                         losses = detector.criterion(outputs, targets, chance)
                         total = sum(weights[name] * value for name, value in losses.items() if weights[name])
                         accelerator.backward(total / stage.accumulation)
@@ -420,17 +406,18 @@ def train(
     return out / ("best.safetensors" if best else "last.safetensors")
 
 
-def _detector(recipe: Recipe) -> ImageDetector:
+def _detector(recipe: Recipe) -> Detector:
     """The network that the recipe names, with its first weights."""
-    from .detectors.loupe import PRESETS, Loupe, LoupeSizes
-
-    if recipe.model not in PRESETS:
-        raise DataError(f"unknown model {recipe.model!r}; known: {', '.join(PRESETS)}")
-    sizes = PRESETS[recipe.model].to_dict()
+    presets = zoo.presets()
+    if recipe.model not in presets:
+        raise DataError(f"unknown model {recipe.model!r}; known: {', '.join(presets)}")
+    kind, preset = presets[recipe.model]
+    network, kind_of_sizes = zoo.detectors()[kind]
+    sizes = preset.to_dict()
     for key, value in recipe.sizes.items():
         sizes[key] = sizes[key] | value if isinstance(value, dict) and isinstance(sizes.get(key), dict) else value
     try:
-        detector: ImageDetector = Loupe(LoupeSizes.from_dict(sizes))
+        detector = network(kind_of_sizes.from_dict(sizes))
     except (TypeError, ValueError) as cause:
         raise DataError(f"sizes do not fit {recipe.model}: {cause}") from cause
     if recipe.init is not None:
@@ -442,17 +429,18 @@ def _detector(recipe: Recipe) -> ImageDetector:
     return detector
 
 
-def _fits(detector: ImageDetector, stage: Stage) -> None:
-    """Refuse a stage that names a part or a loss that the detector does not have, before anything is trained."""
+def _fits(detector: Detector, stage: Stage, feed: Feed) -> None:
+    """Refuse a stage that names a part, loss or score that there is not, before anything is trained."""
     for what, named, known in (
         ("part", stage.train, detector.parts),
         ("loss", stage.loss_weights, detector.loss_weights),
+        ("score", [stage.monitor], [*feed.scores, "mean"]),
     ):
         if unknown := sorted(set(named) - set(known)):
             raise DataError(f"stage {stage.name!r}: no {what} {', '.join(unknown)}; known: {', '.join(known)}")
 
 
-def _freeze(detector: ImageDetector, stage: Stage) -> None:
+def _freeze(detector: Detector, stage: Stage) -> None:
     """Only the parts that the stage names learn; the others keep every parameter and every running statistic."""
     detector.thaw()
     detector.freeze(*(part for part in detector.parts if stage.train and part not in stage.train))
@@ -460,7 +448,7 @@ def _freeze(detector: ImageDetector, stage: Stage) -> None:
 
 
 @torch.no_grad()
-def _follow(average: ImageDetector, detector: ImageDetector, decay: float, step: int) -> None:
+def _follow(average: Detector, detector: Detector, decay: float, step: int) -> None:
     """Exponential moving average of all weights, quick at first: decay is at most (1 + step) / (10 + step)."""
     decay = min(decay, (1 + step) / (10 + step)) if decay else 0.0
     for slow, fast in zip(average.state_dict().values(), detector.state_dict().values(), strict=True):
@@ -525,7 +513,7 @@ class _Stop:
 def _bar(on: bool, total: int, step: int) -> Iterator[Callable[[int, int, dict[str, Tensor]], None]]:
     """A progress bar with the speed, the time left and, every now and then, the losses."""
     if not on:
-        yield lambda step, images, losses: None
+        yield lambda step, examples, losses: None
         return
     from rich.progress import (
         BarColumn,
@@ -536,18 +524,19 @@ def _bar(on: bool, total: int, step: int) -> Iterator[Callable[[int, int, dict[s
         TimeRemainingColumn,
     )
 
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]:.1f} images/s"), TimeElapsedColumn())
+    speed = TextColumn("{task.fields[speed]:.1f} examples/s")
+    columns = (BarColumn(), MofNCompleteColumn(), speed, TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[losses]}")) as bar:
         task = bar.add_task("", total=total, completed=step, speed=0.0, losses="")
         began, first, shown = time.monotonic(), step, 0.0
 
-        def show(step: int, images: int, losses: dict[str, Tensor]) -> None:
+        def show(step: int, examples: int, losses: dict[str, Tensor]) -> None:
             nonlocal shown
             if (now := time.monotonic()) - shown < 1:
                 return
             shown = now
             text = " ".join(f"{name} {float(value):.3g}" for name, value in losses.items())
-            bar.update(task, completed=step, speed=(step - first) * images / (now - began), losses=text)
+            bar.update(task, completed=step, speed=(step - first) * examples / (now - began), losses=text)
 
         yield show
         bar.update(task, completed=total)
@@ -557,42 +546,17 @@ def _bar(on: bool, total: int, step: int) -> Iterator[Callable[[int, int, dict[s
 
 
 class Exam:
-    """Scores a network on held-out windows, always the same ones.
+    """Examines a network on held-out samples, always the same ones."""
 
-    It judges windows, quickly, to compare moments of one run; what a model is worth on whole photos is for
-    :mod:`seamline.evaluate` to say.
-    """
-
-    def __init__(self, samples: Sequence[Sample], recipe: Recipe, side: int | None):
-        """``side`` of the window, ``None``: the photo whole."""
+    def __init__(self, samples: Sequence[Sample], recipe: Recipe, feed: Feed):
         order = np.random.default_rng((recipe.seed, 1)).permutation(len(samples))[: recipe.validate_samples]
-        self.samples, self.recipe, self.side = [samples[i] for i in order], recipe, side
+        self.samples, self.seed, self.feed = [samples[i] for i in order], recipe.seed, feed
 
-    @torch.no_grad()
-    def __call__(self, detector: ImageDetector, batch: int) -> dict[str, float]:
-        """Image ``auc``; ``f1`` and ``iou`` of forged pixels, mean over forged windows; the ``mean`` of the three."""
-        device = next(detector.parameters()).device
-        forged: list[bool] = []
-        logits: list[float] = []
-        counts: list[Confusion] = []
-        for first in range(0, len(self.samples), batch):
-            items = [self._window(i) for i in range(first, min(first + batch, len(self.samples)))]
-            pixels = torch.stack([detector.preprocess(rgb) for rgb, _ in items]).to(device)
-            sizes = [(int(rgb.shape[0]), int(rgb.shape[1])) for rgb, _ in items]
-            for finding, (_, mask) in zip(detector.postprocess(detector(pixels), sizes), items, strict=True):
-                forged.append(mask is not None)
-                logits.append(float(finding.logit))
-                if mask is not None:
-                    counts.append(confusion(finding.heatmap.cpu().numpy() >= 0.5, mask >= 0.5))
-        scores = {"auc": roc_auc(logits, forged), "f1": mean_pixel_f1(counts), "iou": mean_pixel_iou(counts)}
-        scores = {name: 0.0 if math.isnan(value) else value for name, value in scores.items()}  # a class is absent
-        return scores | {"mean": sum(scores.values()) / 3}
-
-    def _window(self, index: int) -> tuple[Pixels, Mask | None]:
-        rgb, mask = self.samples[index].load()
-        if self.side is None:
-            return rgb, mask
-        return crop(rgb, mask, self.side, np.random.default_rng((self.recipe.seed, 2, index)), near=1.0)
+    def __call__(self, detector: Detector, batch: int) -> dict[str, float]:
+        """The scores of the feed and their ``mean``; 0 where a class is absent."""
+        scores = self.feed.examine(detector, self.samples, batch, self.seed)
+        scores = {name: 0.0 if math.isnan(value) else value for name, value in scores.items()}
+        return scores | {"mean": sum(scores.values()) / len(scores)}
 
 
 # --------------------------------------------------------------------------------------------------- the folder
@@ -636,14 +600,14 @@ class _Run:
         with safe_open(self.state, "pt") as file:
             return {k.removeprefix(prefix): file.get_tensor(k) for k in file.keys() if k.startswith(prefix)}
 
-    def begin(self, losses: dict[str, float], counts: dict[str, int]) -> None:
+    def begin(self, losses: dict[str, float], scores: Sequence[str], counts: dict[str, int]) -> None:
         """Mend the logs, write ``run.json``, open TensorBoard; starting over, put away what another run left."""
         if not self.resume_at():
             for name in ("state", "best", "last"):
                 (self.out / f"{name}.safetensors").unlink(missing_ok=True)
         columns = ["step", "stage", "lr", "total", *losses, "grad_norm", "seconds"]
         _mend(self.out / "log.csv", columns, self.resume_at())
-        _mend(self.out / "validation.csv", ["step", "stage", "auc", "f1", "iou", "mean", "best"], self.resume_at())
+        _mend(self.out / "validation.csv", ["step", "stage", *scores, "mean", "best"], self.resume_at())
         self.columns = columns
         self._write_json(self._about() | {"data": {"sha256": self.data, **counts}, "finished": False})
         if self.recipe.tensorboard:
@@ -682,7 +646,7 @@ class _Run:
             for name, value in scores.items():
                 self.board.add_scalar(f"validation/{name}", value, step)
 
-    def save_weights(self, name: str, detector: ImageDetector, facts: dict[str, Any]) -> None:
+    def save_weights(self, name: str, detector: Detector, facts: dict[str, Any]) -> None:
         """``NAME.safetensors`` with sizes and facts, as the zoo loads it."""
         path = self.out / f"{name}.safetensors"
         about = {"validation": facts, "recipe": self.source.name if self.source else None, "data_sha256": self.data}
@@ -693,7 +657,7 @@ class _Run:
             _save_atomically(_plain(detector.state_dict()), path, {"seamline": text})
 
     def save(
-        self, step: int, detector: ImageDetector, average: ImageDetector, optimizer: Any, scaler: Any,
+        self, step: int, detector: Detector, average: Detector, optimizer: Any, scaler: Any,
         best: dict[str, float] | None,
     ) -> None:  # fmt: skip
         """The last weights and the whole state."""

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import WeightsError
 
 if TYPE_CHECKING:
-    from .detectors.base import ImageDetector
+    from .detectors.base import Detector
 
 WEIGHTS = Path(__file__).with_name("weights")
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
@@ -32,7 +32,8 @@ class Card:
     """What is known about one set of weights.
 
     ``threshold`` is compared with the calibrated probability sigmoid(a * logit + b), (a, b) = ``calibration``;
-    ``mask_threshold`` with the pixels of the heat map.
+    ``mask_threshold`` with the pixels of the heat map. Weights for clips have a calibration for each modality that they
+    judge, ``calibrations``; ``segment_threshold`` is compared with the scores of proposals.
     """
 
     name: str
@@ -48,14 +49,38 @@ class Card:
     threshold: float = 0.5
     calibration: tuple[float, float] = (1.0, 0.0)
     mask_threshold: float = 0.5
+    modality: str = "image"
+    calibrations: dict[str, tuple[float, float]] = field(default_factory=dict)
+    segment_threshold: float = 0.5
     scores: dict[str, float] = field(default_factory=dict)
 
 
-def detectors() -> dict[str, tuple[Callable[[Any], ImageDetector], Any]]:
+def detectors() -> dict[str, tuple[Callable[[Any], Detector], Any]]:
     """Kind -> (network, its sizes). Imported on call: a look at the catalogue needs no torch."""
+    from .detectors.batfd import BATFD, BATFDSizes
+    from .detectors.erf_batfd_plus import ErfBatfdPlus, ErfSizes
     from .detectors.loupe import Loupe, LoupeSizes
+    from .detectors.ummaformer import UMMAFormer, UMMAFormerSizes
 
-    return {"loupe": (Loupe, LoupeSizes)}
+    return {
+        "loupe": (Loupe, LoupeSizes),
+        "erf-batfd-plus": (ErfBatfdPlus, ErfSizes),
+        "ba-tfd": (BATFD, BATFDSizes),
+        "ummaformer": (UMMAFormer, UMMAFormerSizes),
+    }
+
+
+def presets() -> dict[str, tuple[str, Any]]:
+    """Name of a network with given sizes -> (its kind, the sizes): what a recipe can train."""
+    from .detectors import batfd, erf_batfd_plus, loupe, ummaformer
+
+    kinds: dict[str, Mapping[str, Any]] = {
+        "loupe": loupe.PRESETS,
+        "erf-batfd-plus": erf_batfd_plus.PRESETS,
+        "ba-tfd": batfd.PRESETS,
+        "ummaformer": ummaformer.PRESETS,
+    }
+    return {name: (kind, sizes) for kind, named in kinds.items() for name, sizes in named.items()}
 
 
 def models() -> list[Card]:
@@ -64,7 +89,7 @@ def models() -> list[Card]:
     return sorted(catalogue.values(), key=lambda card: card.name != default)
 
 
-def load_detector(name: str | os.PathLike[str] = "default", device: str = "cpu") -> tuple[ImageDetector, Card]:
+def load_detector(name: str | os.PathLike[str] = "default", device: str = "cpu") -> tuple[Detector, Card]:
     """The detector of a catalogue name, or of a path to a ``.safetensors`` file, in evaluation mode on ``device``.
 
     Raises:
@@ -109,7 +134,7 @@ def facts(name: str | os.PathLike[str] = "default") -> dict[str, Any]:
     return dict(_about(WEIGHTS / str(card.file) if card else Path(name))["facts"])
 
 
-def save(detector: ImageDetector, path: str | os.PathLike[str], **facts: Any) -> None:
+def save(detector: Detector, path: str | os.PathLike[str], **facts: Any) -> None:
     """Write weights, sizes and ``facts`` (plain JSON values) to one safetensors file.
 
     Facts named like fields of :class:`Card` (``threshold``, ``calibration``, ``licence``, ...) fill the card when the
@@ -145,16 +170,38 @@ def save(detector: ImageDetector, path: str | os.PathLike[str], **facts: Any) ->
 @cache
 def _catalogue() -> tuple[dict[str, Card], str]:
     """All cards by name, and the name of the default for images."""
+    data = _toml()
+    return {name: _card(name, entry) for name, entry in data.items() if isinstance(entry, dict)}, data["default_image"]
+
+
+@cache
+def _toml() -> dict[str, Any]:
     with Path(__file__).with_suffix(".toml").open("rb") as file:
-        data = tomllib.load(file)
-    default = data.pop("default_image")
-    return {name: _card(name, entry) for name, entry in data.items()}, default
+        return tomllib.load(file)
+
+
+def default(medium: str) -> str:
+    """The name of the catalogue's default for ``image`` or ``clip``.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    name = _toml().get(f"default_{medium}")
+    if name is None:
+        raise WeightsError(f"the catalogue has no default for the medium {medium!r}; name a model")
+    return str(name)
 
 
 def _card(name: str, facts: dict[str, Any]) -> Card:
     """A card from plain values, with the two that must be numbers checked."""
-    a, b = (float(value) for value in facts.get("calibration", (1.0, 0.0)))
-    return Card(**facts | {"name": name, "calibration": (a, b)})
+
+    def pair(values: Any) -> tuple[float, float]:
+        a, b = (float(value) for value in values)
+        return a, b
+
+    apart = {str(key): pair(values) for key, values in facts.get("calibrations", {}).items()}
+    own = {"name": name, "calibration": pair(facts.get("calibration", (1.0, 0.0))), "calibrations": apart}
+    return Card(**facts | own)
 
 
 def _own_card(path: Path) -> Card:
@@ -186,7 +233,7 @@ def _about(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: damaged metadata: {cause!r}") from cause
 
 
-def _read(path: Path, card: Card, device: str) -> ImageDetector:
+def _read(path: Path, card: Card, device: str) -> Detector:
     """Build the network from the sizes in the file and copy every tensor into its place."""
     import torch
     from safetensors import safe_open

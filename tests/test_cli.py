@@ -196,7 +196,7 @@ def test_globs_are_expanded_and_none_is_told(tmp_path: Path, weights: Path) -> N
     (tmp_path / "empty").mkdir()
     nothing = run("scan", tmp_path / "empty", "--model", weights)
     assert nothing.exit_code == 2
-    assert "no photos found" in nothing.stderr
+    assert "no photos, videos or sound found" in nothing.stderr
     missing = run("scan", tmp_path / "b*.png", "--model", weights)
     assert missing.exit_code == 2
 

@@ -1,0 +1,199 @@
+"""What training feeds a detector with, and how a moment of training is examined: one feed for each medium.
+
+A feed turns a sample into one example (every draw from the generator it is given), examples into the network's input
+and targets, and held-out samples into scores. ``train.py`` knows no medium.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import Sample
+from .data.augment import Mask, Pixels, crop, turn
+from .data.clips import STORE, prepare
+from .detectors.base import ClipDetector, ClipTruth, ClipWindow, Detector, ImageDetector
+from .errors import DataError
+from .metrics.image import Confusion, confusion, mean_pixel_f1, mean_pixel_iou, roc_auc
+from .metrics.temporal import average_precision, average_recall, union
+from .pipeline import move
+from .windows import Clock
+
+
+class Feed(ABC):
+    """Examples, batches and scores for one detector."""
+
+    scores: ClassVar[tuple[str, ...]]  # of an examination; their mean is reported too
+
+    def ready(  # noqa: B027  most media need nothing
+        self, samples: Sequence[Sample], progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> None:
+        """Do once what every example would otherwise wait for; ``progress`` is told how many are done, of how many."""
+
+    @abstractmethod
+    def example(self, sample: Sample, rng: np.random.Generator) -> Any:
+        """One training example of a sample."""
+
+    @abstractmethod
+    def collate(self, items: Sequence[Any]) -> tuple[Any, Any]:
+        """Examples to the network's input and its targets."""
+
+    @abstractmethod
+    def examine(self, detector: Any, samples: Sequence[Sample], batch: int, seed: int) -> dict[str, float]:
+        """The scores of a network on held-out samples, always seen the same way.
+
+        It judges windows, quickly, to compare moments of one run; what a model is worth on whole files is for
+        :mod:`seamline.evaluate` to say.
+        """
+
+
+def feed(detector: Detector, crop: int, near: float, root: Path) -> Feed:
+    """The feed of a detector; ``crop`` is in pixels or ticks, ``near`` the chance that a window is put on a forgery."""
+    if isinstance(detector, ImageDetector):
+        return Photos(detector, None if detector.windowing.whole else crop, near)
+    if isinstance(detector, ClipDetector):
+        return Clips(detector, min(crop, detector.clock.ticks), near, root / STORE)
+    raise DataError(f"no feed for a {type(detector).__name__}")
+
+
+@dataclass(frozen=True)
+class Photos(Feed):
+    """Windows of photos, turned and cropped on the JPEG grid."""
+
+    scores: ClassVar[tuple[str, ...]] = ("auc", "f1", "iou")
+    detector: ImageDetector
+    side: int | None  # pixels; None: the photo whole
+    near: float
+
+    def example(self, sample: Sample, rng: np.random.Generator) -> tuple[Pixels, Mask | None]:
+        """A window and its mask."""
+        rgb, mask = sample.load()
+        if self.side is not None:
+            rgb, mask = crop(rgb, mask, self.side, rng, near=self.near)
+        return turn(rgb, mask, rng)
+
+    def collate(self, items: Sequence[tuple[Pixels, Mask | None]]) -> tuple[Tensor, Any]:
+        """To pixels (B, 3, h, w) and targets."""
+        pixels = torch.stack([self.detector.preprocess(rgb) for rgb, _ in items])
+        return pixels, self.detector.targets([mask for _, mask in items])
+
+    @torch.no_grad()
+    def examine(self, detector: ImageDetector, samples: Sequence[Sample], batch: int, seed: int) -> dict[str, float]:
+        """Image ``auc``; ``f1`` and ``iou`` of forged pixels, mean over forged windows."""
+        device = next(detector.parameters()).device
+        forged: list[bool] = []
+        logits: list[float] = []
+        counts: list[Confusion] = []
+        for first in range(0, len(samples), batch):
+            items = [self._window(s, (seed, 2, first + i)) for i, s in enumerate(samples[first : first + batch])]
+            pixels = torch.stack([detector.preprocess(rgb) for rgb, _ in items]).to(device)
+            sizes = [(int(rgb.shape[0]), int(rgb.shape[1])) for rgb, _ in items]
+            for finding, (_, mask) in zip(detector.postprocess(detector(pixels), sizes), items, strict=True):
+                forged.append(mask is not None)
+                logits.append(float(finding.logit))
+                if mask is not None:
+                    counts.append(confusion(finding.heatmap.cpu().numpy() >= 0.5, mask >= 0.5))
+        return {"auc": roc_auc(logits, forged), "f1": mean_pixel_f1(counts), "iou": mean_pixel_iou(counts)}
+
+    def _window(self, sample: Sample, key: tuple[int, ...]) -> tuple[Pixels, Mask | None]:
+        rgb, mask = sample.load()
+        return (rgb, mask) if self.side is None else crop(rgb, mask, self.side, np.random.default_rng(key), near=1.0)
+
+
+@dataclass(frozen=True)
+class Clips(Feed):
+    """Windows of clips: one face, the sound, and the forged spans of each."""
+
+    scores: ClassVar[tuple[str, ...]] = ("auc", "ap", "ar")
+    detector: ClipDetector
+    ticks: int
+    near: float
+    store: Path  # where decoded clips are kept
+    alone: float = 0.1  # chance that a window is given without its sound, and the same without its faces
+
+    def ready(self, samples: Sequence[Sample], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Decode every clip and find its faces, on all cores."""
+        job = partial(_prepared, clock=self.detector.clock, store=self.store)
+        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+            for done, _ in enumerate(pool.map(job, samples, chunksize=4), 1):
+                progress(done, len(samples))
+
+    def example(self, sample: Sample, rng: np.random.Generator) -> tuple[ClipWindow, ClipTruth]:
+        """A window of at most ``ticks``, mirrored half of the time, louder or softer, sometimes of one modality."""
+        clip = prepare(sample, self.detector.clock, self.store)
+        start = 0
+        spare = clip.ticks - self.ticks
+        if spare > 0:
+            start = int(rng.integers(spare + 1))
+            spans = clip.truth.video + clip.truth.audio
+            if spans and rng.random() < self.near:
+                s, e = spans[int(rng.integers(len(spans)))]
+                low, high = max(0, math.floor(e) - self.ticks), min(spare, math.ceil(s))
+                start = int(rng.integers(min(low, high), max(low, high) + 1))
+        window, truth = clip.window(start, min(start + self.ticks, clip.ticks), self.detector.clock)
+        faces, seen, sound = window.faces, window.seen, window.sound
+        if faces is not None and rng.random() < 0.5:
+            faces = np.ascontiguousarray(faces[:, :, ::-1])
+        if sound is not None:
+            sound = np.clip(sound * np.float32(10 ** rng.uniform(-0.5, 0.3)), -1, 1)
+        draw = rng.random()
+        if faces is not None and sound is not None:
+            if draw < self.alone:
+                sound = None
+            elif draw > 1 - self.alone:
+                faces = seen = None
+        return ClipWindow(faces, seen, sound, window.ticks), visible(truth, faces is not None, sound is not None)
+
+    def collate(self, items: Sequence[tuple[ClipWindow, ClipTruth]]) -> tuple[Any, Any]:
+        """To a padded batch and targets."""
+        batch = self.detector.collate([self.detector.preprocess(window) for window, _ in items])
+        return batch, self.detector.targets([truth for _, truth in items], [window.ticks for window, _ in items])
+
+    @torch.no_grad()
+    def examine(self, detector: ClipDetector, samples: Sequence[Sample], batch: int, seed: int) -> dict[str, float]:
+        """``auc`` of clips; ``ap`` at IoU .5 and ``ar`` at 10 proposals, both modalities taken together."""
+        device = next(detector.parameters()).device
+        forged: list[bool] = []
+        logits: list[float] = []
+        found: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        truths: list[np.ndarray[Any, np.dtype[np.float64]]] = []
+        for first in range(0, len(samples), batch):
+            items = []
+            for sample in samples[first : first + batch]:
+                clip = prepare(sample, detector.clock, self.store)
+                window, truth = clip.window(0, min(clip.ticks, detector.clock.ticks), detector.clock)
+                items.append((window, visible(truth, window.faces is not None, window.sound is not None)))
+            inputs = move(detector.collate([detector.preprocess(window) for window, _ in items]), device)
+            findings = detector.postprocess(detector(inputs), [window.ticks for window, _ in items])
+            for finding, (_, truth) in zip(findings, items, strict=True):
+                if not finding.logits:
+                    continue
+                key = "audio_visual" if "audio_visual" in finding.logits else next(iter(finding.logits))
+                forged.append(bool(truth.video or truth.audio))
+                logits.append(finding.logits[key])
+                found.append(finding.proposals[key])
+                truths.append(union(truth.video + truth.audio))
+        ap, ar = average_precision(found, truths, [0.5])[0.5], average_recall(found, truths, [10])[10]
+        return {"auc": roc_auc(logits, forged), "ap": ap, "ar": ar}
+
+
+def _prepared(sample: Sample, clock: Clock, store: Path) -> None:
+    """In a process of its own: nothing but the store is wanted of it."""
+    prepare(sample, clock, store)
+
+
+def visible(truth: ClipTruth, faces: bool, sound: bool) -> ClipTruth:
+    """The truth about what is given: of an absent modality nothing can be said."""
+    return ClipTruth(truth.video if faces else (), truth.audio if sound else ())
