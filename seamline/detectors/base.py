@@ -17,6 +17,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ..windows import ClipTruth as ClipTruth
+from ..windows import ClipWindow as ClipWindow
+from ..windows import Clock as Clock
+
 
 @dataclass(frozen=True)
 class Windowing:
@@ -40,36 +44,6 @@ class Finding(NamedTuple):
     logit: float  # of forgery, whole window
     heatmap: Tensor  # (H, W) float32 in [0, 1], probability of forgery of each pixel of the window
     evidence: dict[str, Tensor]  # whatever combine() needs to score a photo from all its windows
-
-
-@dataclass(frozen=True)
-class Clock:
-    """How a clip becomes windows: ticks of ``1 / fps`` seconds, ``ticks`` to a window, neighbours sharing ``overlap``.
-
-    Tick k is the picture shown at k / fps seconds and the sound of [k / fps, (k + 1) / fps).
-    """
-
-    ticks: int  # longest window
-    overlap: int = 0
-    fps: float = 25.0
-    rate: int = 16000  # of the sound, hertz
-    face: int = 96  # side of a face crop, pixels
-
-
-class ClipWindow(NamedTuple):
-    """One window of a clip, as a detector is given it: n ticks of one face and of the sound."""
-
-    faces: npt.NDArray[np.uint8] | None  # (n, S, S, 3) RGB crops of one face, zeros where absent; None: not applicable
-    seen: npt.NDArray[np.bool_] | None  # (n,) ticks at which the face was there
-    sound: npt.NDArray[np.float32] | None  # (n * rate / fps,) mono in [-1, 1]; None: absent or silent throughout
-    ticks: int  # n
-
-
-class ClipTruth(NamedTuple):
-    """The truth of one window: forged spans (start, end) in ticks from its beginning, half-open, by modality."""
-
-    video: tuple[tuple[float, float], ...] = ()
-    audio: tuple[tuple[float, float], ...] = ()
 
 
 class ClipFinding(NamedTuple):
@@ -201,8 +175,8 @@ class ClipDetector(Detector):
         """Truth of a batch of windows of ``ticks`` ticks to training targets (a NamedTuple of tensors)."""
 
     @abstractmethod
-    def forward(self, batch: Any) -> Any:
-        """A collated batch to the detector's typed outputs."""
+    def forward(self, batch: Any, targets: Any = None) -> Any:
+        """A collated batch to the detector's typed outputs; ``targets`` only where training conditions on them."""
 
     @abstractmethod
     def postprocess(self, outputs: Any, ticks: Sequence[int]) -> list[ClipFinding]:

@@ -1,34 +1,39 @@
-"""A seeded recipe turns a folder of authentic photos into a data set of forgeries with exact truth.
+"""A seeded recipe turns a folder of authentic photos or clips into a data set of forgeries with exact truth.
 
-``forge`` writes ``media/``, ``masks/`` (8 bit, 255 = forged, grey at soft edges), ``manifest.jsonl`` (one line an
-item) and the recipe itself. Item ``i`` depends on the recipe's seed, on ``i`` and on the sorted list of sources
-alone, so any number of worker processes gives the same bytes.
+``forge`` writes ``media/``, ``manifest.jsonl`` (one line an item) and the recipe itself; of photos also ``masks/``
+(8 bit, 255 = forged, grey at soft edges), of clips ``metadata.json`` in the words of LAV-DF. A recipe that says
+``media = "clips"`` is one of clips (``clips.py``). Item ``i`` depends on the recipe's seed, on ``i`` and on the sorted
+list of sources alone, so any number of worker processes gives the same bytes.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
 import os
+import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from PIL import Image as PILImage
 
 from ..errors import DataError, MediaError
-from ..media import expand, open_media
+from ..media import Image, open_media
+from .audio_visual import kinds_of
+from .clips import ClipRecipe, clip_sources, make_clip, metadata, prepare
 from .image import FORGERS, Box, Pixels, Post, find_face, forge_photo
+from .sources import Source, select
 
+T = TypeVar("T")
 Item = dict[str, Any] | None  # a manifest line; None if no source served
 SMALLEST = 96  # pixels: sources with a shorter side are passed over
 
@@ -37,6 +42,7 @@ SMALLEST = 96  # pixels: sources with a shorter side are passed over
 class Recipe:
     """How many of what; every field is a key of the TOML file."""
 
+    media: str = "photos"
     seed: int = 0
     count: int = 100  # items in all
     authentic: float = 0.4  # share of items left authentic
@@ -58,24 +64,55 @@ class Recipe:
         Raises:
             DataError: the file is missing, is not TOML, or has a key or a kind that does not exist.
         """
-        try:
-            data = tomllib.loads(Path(path).read_text("utf-8"))
-        except FileNotFoundError:
-            raise DataError(f"{path}: no such recipe") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
-            raise DataError(f"{path}: not a TOML recipe: {cause}") from cause
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise DataError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        data = _read_toml(path)
+        _check_keys(path, data, cls)
         for name, allowed in (("kinds", FORGERS), ("post", CHAINS)):
             if name in data:
                 if wrong := sorted(set(data[name]) - set(allowed)):
                     raise DataError(f"{path}: unknown {name} {', '.join(wrong)}; known: {', '.join(allowed)}")
                 data[name] = tuple(data[name].items())
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data.items()
-        }
-        return cls(**values)
+        return cls(**_tuples(data))
+
+
+def _read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such recipe") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as cause:
+        raise DataError(f"{path}: not a TOML recipe: {cause}") from cause
+
+
+def _check_keys(path: str | os.PathLike[str], data: dict[str, Any], recipe: type[Recipe | ClipRecipe]) -> None:
+    known = {f.name for f in fields(recipe)}
+    if unknown := sorted(set(data) - known):
+        raise DataError(f"{path}: unknown key {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+
+
+def _tuples(data: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe | ClipRecipe:
+    """Read a recipe of photos, or of clips if it says ``media = "clips"``.
+
+    Raises:
+        DataError: the file is missing, is not TOML, or has a key or a kind that does not exist.
+    """
+    data = _read_toml(path)
+    if data.get("media", "photos") == "photos":
+        return Recipe.read(path)
+    if data["media"] != "clips":
+        raise DataError(f"{path}: media is {data['media']!r}; known: photos, clips")
+    _check_keys(path, data, ClipRecipe)
+    if "kinds" in data:
+        try:
+            for kind in data["kinds"]:
+                kinds_of(kind)
+        except DataError as cause:
+            raise DataError(f"{path}: {cause}") from None
+        data["kinds"] = tuple(data["kinds"].items())
+    return ClipRecipe(**_tuples(data))
 
 
 def _final(recipe: Recipe, rng: np.random.Generator) -> dict[str, Any]:
@@ -117,38 +154,13 @@ def draw_post(recipe: Recipe, rng: np.random.Generator) -> Post:
     return Post(**CHAINS[name](recipe, rng))
 
 
-@dataclass(frozen=True)
-class Source:
-    """An authentic photo to forge."""
-
-    path: str
-    name: str  # path relative to the source folder
-    group: str  # camera, person or set: what must stay on one side of a split
-
-
 def list_sources(folder: Path, recipe: Recipe) -> list[Source]:
     """The photos of a folder; of one with a ``manifest.csv`` (path, kind, split, group), those the recipe selects.
 
     Raises:
         DataError: nothing is left to forge.
     """
-    table = folder / "manifest.csv"
-    if table.is_file():
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        found = [
-            Source(str(folder / row["path"]), row["path"], row.get("group") or row["path"])
-            for row in rows
-            if all(
-                not wanted or row.get(column) in wanted
-                for column, wanted in (("split", (recipe.split,)), ("kind", recipe.sources), ("group", recipe.groups))
-                if wanted != ("",)
-            )
-        ]
-    else:
-        names = sorted(path.relative_to(folder).as_posix() for path in expand([folder]))
-        found = [Source(str(folder / name), name, name) for name in names]
-    found = sorted((s for s in found if not s.name.startswith(recipe.exclude or ("\0",))), key=lambda s: s.name)
+    found = select(folder, split=recipe.split, kinds=recipe.sources, groups=recipe.groups, exclude=recipe.exclude)
     if not found:
         raise DataError(f"{folder}: no photos to forge here that the recipe selects")
     return found
@@ -157,7 +169,10 @@ def list_sources(folder: Path, recipe: Recipe) -> list[Source]:
 @lru_cache(maxsize=64)
 def _load(path: str) -> tuple[Pixels, tuple[tuple[int, ...], ...] | None]:
     """Pixels of a source and, for a JPEG, its quantisation tables in Pillow's order."""
-    pixels = open_media(path).pixels
+    photo = open_media(path)
+    if not isinstance(photo, Image):
+        raise MediaError(f"{path}: a clip, not a photo")
+    pixels = photo.pixels
     with PILImage.open(path) as picture:
         tables = getattr(picture, "quantization", None)
     return pixels, tuple(tuple(table) for _, table in sorted(tables.items())) if tables else None
@@ -239,7 +254,7 @@ def make_item(index: int, sources: list[Source], recipe: Recipe, out: Path) -> I
 def forge(
     source: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    recipe: str | os.PathLike[str] | Recipe,
+    recipe: str | os.PathLike[str] | Recipe | ClipRecipe,
     *,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
@@ -247,7 +262,7 @@ def forge(
     """Forge a data set; the path of its ``manifest.jsonl``.
 
     Args:
-        source: folder of authentic photos, with or without a ``manifest.csv``.
+        source: folder of authentic photos or clips, with or without a ``manifest.csv``.
         out: folder to write; made if missing, refused if it already holds a manifest.
         recipe: a recipe or the path of one.
         workers: processes; the result does not depend on it.
@@ -257,27 +272,26 @@ def forge(
         DataError: the recipe or the source folder is unusable, or ``out`` already holds a data set.
     """
     folder, target = Path(source), Path(out)
-    plan = recipe if isinstance(recipe, Recipe) else Recipe.read(recipe)
+    plan = recipe if isinstance(recipe, Recipe | ClipRecipe) else read_recipe(recipe)
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder of photos")
+        raise DataError(f"{folder}: no such folder")
     if (target / "manifest.jsonl").exists():
         raise DataError(f"{target}: already holds a data set; choose another folder")
-    sources = list_sources(folder, plan)
-    for part in ("media", "masks"):
-        (target / part).mkdir(parents=True, exist_ok=True)
-    make = partial(make_item, sources=sources, recipe=plan, out=target)
+    (target / "media").mkdir(parents=True, exist_ok=True)
+    made = _photos(folder, target, plan, workers) if isinstance(plan, Recipe) else _clips(folder, target, plan, workers)
     rows: list[dict[str, Any]] = []
-    missing = 0
-    for done, row in enumerate(_made(make, plan.count, workers), 1):
-        missing += row is None
+    for done, row in enumerate(made, 1):
         if row is not None:
             rows.append(row)
         if progress:
             progress(done, plan.count)
     if not rows:
-        raise DataError(f"{folder}: not one of {plan.count} items could be made from these photos")
-    if not isinstance(recipe, Recipe):
+        raise DataError(f"{folder}: not one of {plan.count} items could be made from what is here")
+    if not isinstance(recipe, Recipe | ClipRecipe):
         (target / "recipe.toml").write_bytes(Path(recipe).read_bytes())
+    if isinstance(plan, ClipRecipe):
+        text = json.dumps(metadata(rows, plan.name), ensure_ascii=False, indent=1)
+        (target / "metadata.json").write_text(text, "utf-8")
     manifest = target / "manifest.jsonl"
     partial_file = manifest.with_suffix(".part")
     partial_file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
@@ -285,10 +299,26 @@ def forge(
     return manifest
 
 
-def _made(make: Callable[[int], Item], count: int, workers: int) -> Iterator[Item]:
+def _photos(folder: Path, target: Path, plan: Recipe, workers: int) -> Iterator[Item]:
+    sources = list_sources(folder, plan)
+    (target / "masks").mkdir(exist_ok=True)
+    yield from _mapped(partial(make_item, sources=sources, recipe=plan, out=target), range(plan.count), workers)
+
+
+def _clips(folder: Path, target: Path, plan: ClipRecipe, workers: int) -> Iterator[Item]:
+    sources = clip_sources(folder, plan)
+    with tempfile.TemporaryDirectory(prefix=".sources-", dir=target) as name:  # gigabytes, gone at the end
+        ready = _mapped(partial(prepare, recipe=plan, store=Path(name)), list(enumerate(sources)), workers, 1)
+        takes = [take for take in ready if take is not None]
+        if not takes:
+            raise DataError(f"{folder}: none of {len(sources)} sources can be decoded")
+        yield from _mapped(partial(make_clip, takes=takes, recipe=plan, out=target), range(plan.count), workers)
+
+
+def _mapped(make: Callable[[Any], T], these: Sequence[Any], workers: int, chunk: int = 8) -> Iterator[T]:
     """Items in order, made here or by a pool. Workers are spawned: a fork would copy OpenCV's threads half-way."""
     if workers <= 1:
-        yield from map(make, range(count))
+        yield from map(make, these)
         return
     with ProcessPoolExecutor(workers, get_context("spawn"), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.map(make, range(count), chunksize=8)
+        yield from pool.map(make, these, chunksize=chunk)

@@ -1,0 +1,145 @@
+"""Small encoders of face crops and of sound for a CPU: one feature vector per tick of the clock.
+
+Ours. Both follow what paid for photos (``traces.py``): give the network the traces themselves (high-pass residuals,
+their local energy, the change since the last tick; the fine spectrum), and set each against the rest of the window,
+because a camera, a codec or a voice differs more from the next one than a forged second differs from its neighbours.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TINY = 1e-5  # below any energy that an 8-bit picture can hold
+LUMA = (0.299, 0.587, 0.114)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean over time of what is there: (B, C, T), (B, 1, T) to (B, C, 1); zeros where nothing is."""
+    return (x * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
+
+
+def laplace(y: Tensor) -> Tensor:
+    """The sum of a pixel's four neighbours less four times itself, borders replicated: (..., H, W) to the same.
+
+    Ten times faster than a convolution of one channel.
+    """
+    z = F.pad(y, (1, 1, 1, 1), mode="replicate")
+    return z[..., :-2, 1:-1] + z[..., 2:, 1:-1] + z[..., 1:-1, :-2] + z[..., 1:-1, 2:] - 4 * y
+
+
+class Against(nn.Module):
+    """A feature beside its difference from the window's own mean and spread: (B, C, T) to (B, C, T).
+
+    The temporal sister of :class:`seamline.encoders.traces.Contrast`.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix = nn.Conv1d(2 * width, width, 1)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, C, T), (B, 1, T) of 0 and 1 to (B, C, T)."""
+        away = (x - masked_mean(x, mask)) * mask
+        spread = (masked_mean(away.square(), mask) + TINY).sqrt()
+        out: Tensor = self.mix(torch.cat([x, away / spread], 1)) * mask
+        return out
+
+
+class LightVideo(nn.Module):
+    """Face crops to one vector per tick: (B, 3, T, S, S) in [0, 1] to (B, width, T).
+
+    Per tick and without memory: luma, its Laplacian and its change since the last tick go through one patchifying
+    convolution of stride 4 (texture finer than a patch is still seen); the log energy of the Laplacian and of the
+    change in each patch join as channels of their own (blur, a blended patch and a frozen picture show there); three
+    strided convolutions follow, and what is left of the face's layout is flattened, not pooled.
+    """
+
+    def __init__(self, width: int, side: int = 96, channels: tuple[int, int, int, int] = (32, 48, 64, 80)) -> None:
+        super().__init__()
+        if side % 32:
+            raise ValueError(f"the side of a face crop is a multiple of 32, not {side}")
+        a, b, c, d = channels
+        self.patches = nn.Conv2d(3, a, 4, stride=4)
+        self.body = nn.Sequential(
+            *_unit(a + 2 + 3, b, 2),
+            *_unit(b, c, 1),
+            *_unit(c, d, 2),
+            nn.Conv2d(d, d, 3, stride=2, padding=1, groups=d),
+            nn.Flatten(1),
+        )
+        self.out = nn.Conv1d(d * (side // 32) ** 2, width, 1)
+        self.against = Against(width)
+        self.register_buffer("luma", torch.tensor(LUMA)[None, :, None, None], persistent=False)
+        self.luma: Tensor
+
+    def forward(self, faces: Tensor, mask: Tensor) -> Tensor:
+        """Faces (B, 3, T, S, S) in [0, 1], and (B, 1, T) of 1 where a face is, to (B, width, T)."""
+        b, _, t, s, _ = faces.shape
+        frames = faces.transpose(1, 2).reshape(b * t, 3, s, s)
+        y = (frames * self.luma).sum(1, keepdim=True)  # (B T, 1, S, S)
+        edge = laplace(y)
+        clip = y.view(b, t, s, s)
+        there = mask.transpose(1, 2)[..., None]  # (B, T, 1, 1)
+        change = torch.zeros_like(clip)
+        change[:, 1:] = (clip[:, 1:] - clip[:, :-1]) * (there[:, 1:] * there[:, :-1])
+        change = change.view(b * t, 1, s, s)
+        energy = F.avg_pool2d(torch.cat([edge, change], 1).square(), 4).add(TINY).log() / 4  # (B T, 2, S/4, S/4)
+        fine = self.patches(torch.cat([y - 0.5, 4 * edge, 4 * change], 1))
+        x = self.body(torch.cat([fine, energy, F.avg_pool2d(frames, 4) - 0.5], 1))  # (B T, features)
+        x = x.view(b, t, -1).transpose(1, 2)
+        return self.against(self.out(x) * mask, mask)  # type: ignore[no-any-return]
+
+
+class LightAudio(nn.Module):
+    """Sound to one vector per tick: (B, T * samples) in [-1, 1] to (B, width, T).
+
+    The log power spectrum (window 32 ms, hop a quarter of a tick), as it is and against the window's own mean of each
+    bin (the room, the microphone and the codec, which all ticks share), through strided 2-D convolutions.
+    """
+
+    def __init__(
+        self, width: int, samples: int = 640, channels: tuple[int, int, int, int, int] = (16, 32, 48, 64, 64)
+    ) -> None:
+        super().__init__()
+        if samples % 4:
+            raise ValueError(f"a tick holds a multiple of 4 samples, not {samples}")
+        self.samples, self.fft = samples, 512
+        a, b, c, d, e = channels
+        self.body = nn.Sequential(
+            nn.Conv2d(2, a, 5, stride=(2, 1), padding=2),
+            nn.BatchNorm2d(a),
+            nn.ReLU(),
+            *_unit(a, b, 2),
+            *_unit(b, c, 2),
+            *_unit(c, d, (2, 1)),
+            *_unit(d, e, (2, 1)),
+        )
+        bins = self.fft // 2  # the constant bin says nothing
+        self.out = nn.Conv1d(e * (bins // 32), width, 1)
+        self.against = Against(width)
+        self.register_buffer("window", torch.hann_window(self.fft), persistent=False)
+        self.window: Tensor
+
+    def forward(self, sound: Tensor, mask: Tensor) -> Tensor:
+        """Sound (B, T * samples), and (B, 1, T) of 1 where there is sound, to (B, width, T)."""
+        t = mask.shape[-1]
+        hop = self.samples // 4
+        padded = F.pad(sound, (self.fft // 2 - hop // 2, self.fft // 2))
+        spectrum = torch.stft(padded, self.fft, hop, window=self.window, center=False, return_complex=True)
+        power = spectrum.real.square() + spectrum.imag.square()
+        level = (power[:, 1:, : 4 * t] + 1e-4).log()  # (B, 256, 4 T)
+        fine = mask.repeat_interleave(4, -1)  # (B, 1, 4 T)
+        level = (level + 2) / 4 * fine
+        x = torch.stack([level, (level - masked_mean(level, fine)) * fine], 1)
+        x = self.body(x)  # (B, channels, 8, T)
+        return self.against(self.out(x.flatten(1, 2)) * mask, mask)  # type: ignore[no-any-return]
+
+
+def _unit(before: int, after: int, stride: int | tuple[int, int]) -> tuple[nn.Module, ...]:
+    return (
+        nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(after),
+        nn.ReLU(),
+    )
