@@ -300,8 +300,9 @@ def train(
         _fits(detector, stage, meal)
     exam = Exam(held, recipe, meal) if held and recipe.validate_every > 0 else None
 
-    if main:
-        meal.ready(samples)
+    if main and type(meal).ready is not Feed.ready:
+        with _bar(progress, len(samples), 0) as show:
+            meal.ready(samples, lambda done, _: show(done, 1, {}))
     accelerator.wait_for_everyone()
 
     run = _Run(out, recipe, source, digest(data), resume)

@@ -93,9 +93,11 @@ def film(
                 packets += video.encode(frame)
             packets += video.encode(None)
         if audio is not None:
-            frame = AudioFrame.from_ndarray(np.ascontiguousarray(sound, np.float32), "fltp", layout)
-            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), round(delay * rate)
-            packets += audio.encode(frame)
+            for at in range(0, sound.shape[1], 1024):
+                part = np.ascontiguousarray(sound[:, at : at + 1024], np.float32)
+                frame = AudioFrame.from_ndarray(part, "fltp", layout)
+                frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), round(delay * rate) + at
+                packets += audio.encode(frame)
             packets += audio.encode(None)
         packets.sort(key=lambda packet: float(packet.dts * packet.time_base))
         for packet in packets:

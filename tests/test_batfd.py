@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ from seamline.errors import WeightsError
 PLUS = PRESETS["ba-tfd-plus-tiny"]
 TICKS = PLUS.ticks
 STORED = dataclasses.replace(PLUS, video="features", video_channels=(5,), audio="features", audio_channels=(7,))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    """A second thread is of no use to networks as small as these, and costly where others use the processor too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def clip(rng: np.random.Generator, ticks: int = TICKS, side: int = 96) -> ClipWindow:
@@ -539,3 +549,27 @@ def test_parts_freeze() -> None:
     assert any(p.requires_grad for p in model.video_boundary_module.parameters())
     model.train()
     assert not model.audio_encoder.training
+
+
+@pytest.mark.parametrize("name", ["ba-tfd-tiny", "ba-tfd-plus-tiny"])
+def test_it_learns_where_features_change(name: str) -> None:
+    torch.manual_seed(1)
+    model = BATFD(dataclasses.replace(STORED, relations=PRESETS[name].relations)).train()
+    spans = [((4.0, 9.0),), ((12.0, 18.0),), ((20.0, 24.0),), ((25.0, 31.0),)]
+    batch = stored(4)
+    for i, ((start, end),) in enumerate(spans):
+        batch.video[i, int(start) : int(end)] += 3
+        batch.audio[i, int(start) : int(end)] -= 3
+    targets = model.targets([ClipTruth(span, span) for span in spans], [TICKS] * 4)
+    optimiser = torch.optim.Adam(model.parameters(), 1e-2)
+    for _ in range(60):
+        losses = model.criterion(model(batch), targets)
+        total = torch.stack([model.loss_weights[key] * loss for key, loss in losses.items()]).sum()
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+    with torch.no_grad():
+        findings = model.eval().postprocess(model(batch), [TICKS] * 4)
+    for finding, (span,) in zip(findings, spans, strict=True):
+        start, end = finding.proposals["audio_visual"][0, 1:]
+        assert min(end, span[1]) - max(start, span[0]) > 0.6 * (max(end, span[1]) - min(start, span[0]))

@@ -55,10 +55,10 @@ BOTH = [
     ("mov", "mov", {"codec": "mpeg4"}),
     ("mov", "mov", {"codec": "prores_ks", "pix_fmt": "yuv422p10le", **PCM}),
     ("3gp", "mov", {"codec": "mpeg4"}),
-    ("mp4", "mov", {"muxer": {"movflags": "frag_keyframe+empty_moov"}}),
+    ("mp4", "mov", {"muxer": {"movflags": "frag_keyframe+delay_moov"}}),
     ("matroska", "matroska", {}),
     ("matroska", "matroska", {"codec": "ffv1", "acodec": "flac", "sample_format": "s16"}),
-    ("webm", "matroska", {"codec": "libvpx-vp9", "options": {"cpu-used": "8"}, **OPUS}),
+    ("webm", "matroska", {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}, **OPUS}),
     ("webm", "matroska", {"codec": "libvpx", **OPUS}),
     ("avi", "avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p", **PCM}),
     ("avi", "avi", {**PCM}),
@@ -96,7 +96,7 @@ def test_video_with_sound_in_every_container(tmp_path: Path, muxer: str, name: s
     assert onset(sound) == pytest.approx(0.5, abs=0.02)
     assert np.abs(sound).max() == pytest.approx(0.5, abs=0.08)
     assert clip.notes == []
-    assert clip.warnings == (("samples of more than 8 bit were reduced to 8 bit",) if "10" in str(options) else ())
+    assert clip.warnings == (("samples of more than 8 bit were reduced to 8 bit",) if "10le" in str(options) else ())
     same = opened(data)
     assert (same.path, same.sha256, same.video, same.audio) == ("<bytes>", clip.sha256, clip.video, clip.audio)
     np.testing.assert_array_equal(heard(same), sound)
@@ -187,7 +187,9 @@ def test_frame_rates_come_to_the_clock(fps: float, muxer: str) -> None:
     assert clip.video.fps == pytest.approx(fps, rel=2e-3)
     assert clip.video.variable is False
     shown = numbers(clip)
-    assert shown == [min(23, int(k / 25 * fps + 0.02)) for k in range(len(shown))]
+    times = [round(i / fps, 3 if muxer == "matroska" else 6) for i in range(24)]
+    near = 5.1e-4 if muxer == "matroska" else 1e-4
+    assert shown == [max(i for i, time in enumerate(times) if time <= k / 25 + near) for k in range(len(shown))]
     assert len(shown) == pytest.approx(24 / fps * 25, abs=1.01)
     assert numbers(clip, fps=fps) == list(range(24))
 
@@ -208,7 +210,7 @@ def test_a_part_is_the_same_as_that_part_of_the_whole(muxer: str, suffix: str) -
     many = [picture(i) for i in range(250)]
     clip = opened(made(many, format=muxer, options={"g": "30"}))
     assert numbers(clip) == list(range(250))
-    for start, stop in ((0.0, 1.0), (0.5, 0.54), (3.2, 5.0), (7.0, None), (9.96, None), (20.0, None), (3.0, 2.0)):
+    for start, stop in ((0.0, 1.0), (0.52, 0.6), (3.2, 5.0), (7.0, None), (9.96, None), (20.0, None), (3.0, 2.0)):
         last = 250 if stop is None else round(stop * 25)
         assert numbers(clip, start=start, stop=stop) == list(range(round(start * 25), last))
 
@@ -354,7 +356,7 @@ def test_priming_is_not_heard() -> None:
         assert clip.audio.start == 0
         assert clip.duration == pytest.approx(1.0, abs=0.03)
         sound, expected = heard(clip, 48000), tone(1.0, 48000, hertz=100)[0]
-        np.testing.assert_allclose(sound[4800:43200], expected[4800:43200], atol=0.05)
+        assert np.corrcoef(sound[4800:43200], expected[4800:43200])[0, 1] > 0.99
 
 
 def test_an_edit_list_is_honoured(tmp_path: Path) -> None:
@@ -418,7 +420,7 @@ def cover() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize(("muxer", "codec"), [("mp3", "libmp3lame"), ("ipod", "aac"), ("flac", "flac")])
+@pytest.mark.parametrize(("muxer", "codec"), [("mp3", "libmp3lame"), ("mp4", "aac"), ("flac", "flac")])
 def test_a_cover_picture_is_not_video(muxer: str, codec: str) -> None:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=muxer) as container:
@@ -448,6 +450,7 @@ def test_of_several_streams_one_is_examined_and_said() -> None:
             stream = container.add_stream("ffv1", rate=25)
             stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
             streams.append(stream)
+        streams[1].disposition = av.stream.Disposition.default
         for i in range(5):
             for stream in streams:
                 frame = VideoFrame.from_ndarray(picture(i, stream.width, stream.height), "rgb24")
@@ -477,7 +480,7 @@ def test_pictures_of_another_size_are_resized() -> None:
     [
         ("mp4", {"muxer": {"movflags": "faststart"}, "codec": "mpeg4", "rate": 44100}),
         ("matroska", {"codec": "mpeg4"}),
-        ("webm", {"codec": "libvpx", **OPUS}),
+        ("webm", {"codec": "libvpx", "options": {"deadline": "realtime", "cpu-used": "8"}, **OPUS}),
         ("avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p", **PCM}),
         ("mpeg", {"codec": "mpeg1video", "acodec": "mp2", "sample_format": "s16", "rate": 44100}),
         ("mpegts", {"codec": "mpeg2video", "rate": 44100}),
@@ -486,7 +489,7 @@ def test_pictures_of_another_size_are_resized() -> None:
 )
 def test_cut_off(tmp_path: Path, muxer: str, options: dict[str, Any]) -> None:
     options = dict(options)
-    many = [picture(i % 256) for i in range(200)]
+    many = [picture(i) for i in range(200)]
     path = tmp_path / "film"
     film(path, many, tone(8.0, options.get("rate", 16000)), format=muxer, **options)
     whole = path.read_bytes()
@@ -512,13 +515,15 @@ def test_cut_off_before_the_index(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("muxer", ["wav", "flac", "mp3", "ogg", "ipod", "adts", "aiff"])
-def test_cut_off_sound(muxer: str) -> None:
+def test_cut_off_sound(tmp_path: Path, muxer: str) -> None:
     codec = {"wav": "pcm_s16le", "flac": "flac", "mp3": "libmp3lame", "ogg": "libopus", "aiff": "pcm_s16be"}
     muxing = {"movflags": "faststart"} if muxer == "ipod" else {}
     sample_format = {"libmp3lame": "fltp", "libopus": "flt", "aac": "fltp"}.get(codec.get(muxer, "aac"), "s16")
     rng = np.random.default_rng(0)
     sound = rng.uniform(-0.4, 0.4, (1, 48000 * 4))
-    data = made(
+    path = tmp_path / "sound"
+    film(
+        path,
         sound=sound,
         rate=48000,
         format=muxer,
@@ -526,9 +531,11 @@ def test_cut_off_sound(muxer: str) -> None:
         sample_format=sample_format,
         muxer=muxing,
     )
+    data = path.read_bytes()
     clip = opened(data[: len(data) // 2])
-    assert 1.7 < len(heard(clip)) / 16000 < 2.3
-    assert 1.7 < clip.duration < 2.3
+    low = 0.9 if muxer == "ogg" else 1.7  # its pages hold a second
+    assert low < len(heard(clip)) / 16000 < 2.3
+    assert low < clip.duration < 2.3
     if muxer in ("wav", "flac", "ipod", "aiff"):
         assert any("cut off" in warning for warning in clip.warnings)
 
@@ -561,8 +568,12 @@ def test_flipped_bytes_never_escape(rng: np.random.Generator, muxer: str, option
 
 def test_a_stream_that_cannot_be_decoded_is_unusable() -> None:
     data = made(FORTY, tone(1.6), codec="mjpeg", pix_fmt="yuvj420p", format="avi", **PCM)
-    broken = data.replace(b"\xff\xd8\xff", b"\0\0\0")
-    clip = opened(broken)
+    broken = bytearray(made(FORTY, tone(1.6), codec="mpeg4", format="avi", **PCM))
+    at = broken.find(b"movi")
+    while (at := broken.find(b"00dc", at + 4)) > 0 and broken.find(b"idx1") > at:
+        size = int.from_bytes(broken[at + 4 : at + 8], "little")
+        broken[at + 8 : at + 8 + size] = bytes(size)
+    clip = opened(bytes(broken))
     assert (clip.kind, clip.video) == ("audio", None)
     assert clip.streams["video"].startswith("unusable: ")
     assert clip.streams["audio"] == "present"

@@ -21,7 +21,7 @@ import PIL.Image
 import pytest
 from PIL import ImageOps
 
-import seamline.media
+import seamline.media.image
 from seamline.errors import MediaError
 from seamline.media import Image, Limits, expand, open_media
 
@@ -117,7 +117,7 @@ def test_unknown_orientation_is_upright(rgb: np.ndarray, orientation: int) -> No
 
 
 def test_strips_join_without_a_seam(monkeypatch: pytest.MonkeyPatch, rgb: np.ndarray) -> None:
-    monkeypatch.setattr(seamline.media, "_STRIP", 7 * WIDTH)
+    monkeypatch.setattr(seamline.media.image, "_STRIP", 7 * WIDTH)
     exif = PIL.Image.Exif()
     exif[0x0112] = 6
     data = encoded(PIL.Image.fromarray(rgb), "PNG", exif=exif)
@@ -237,10 +237,10 @@ def header_only_bmp(width: int, height: int) -> bytes:
     [
         (b"", r"is empty \(0 bytes\)"),
         (bytes(5000), "only zeros"),
-        (b"\x07" * 5000, "not a picture of a known format"),
+        (b"\x07" * 5000, "not media of a known format"),
         ("Dear Sir or Madam,\nwo ist das schöne Geld?\n".encode() * 40, "holds text"),
-        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n\x00\x01\x02", "not a picture of a known format"),
-        (b"\0\0\0\x18ftypisom\0\0\0\0isomiso2", "is a video"),
+        (b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n\x00\x01\x02", "not media of a known format"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isomiso2", "damaged or cut off, it cannot be opened"),
         (b"\xff\xd8\xff\xe0\0\x10JFIF", "damaged"),
         (b"\x89PNG\r\n\x1a\n\0\0", "damaged"),
         (header_only_png(40_000, 40_000), "40000x40000 pixels"),

@@ -422,7 +422,9 @@ class UMMAFormer(ClipDetector):
             raise ValueError(f"features have {len(features)} channels; this detector expects {expected}")
         rows, fps = len(given[0]), (frames or len(given[0])) / duration
         stride = rows / self.sizes.grid
-        spans = torch.tensor(segments, dtype=torch.float32) * fps / stride - 0.5 if segments else None
+        spans = None
+        if segments is not None and len(segments):
+            spans = torch.tensor(np.asarray(segments), dtype=torch.float32) * fps / stride - 0.5
         return FeatureItem(features, spans, stride, fps, duration)
 
     def crop(self, item: FeatureItem, rng: np.random.Generator) -> FeatureItem:

@@ -26,9 +26,12 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 Rows = int | Sequence[int]
 Spans = Sequence[tuple[float, float]]  # start and end in ticks, half-open
+
+BLOCK = 2048  # cells that a processor gathers at a time: more only costs memory
 
 # ------------------------------------------------------------------------------------------------------------ samples
 
@@ -61,13 +64,15 @@ class SampleTable:
     sources: Tensor  # (nnz,) int32 of each term of the cells, cell by cell
     weights: Tensor  # (nnz,) float
     offsets: Tensor  # (D T + 1,) int32, where the terms of each cell begin
-    cells: Tensor  # the same, source by source
+    blocks: tuple[tuple[slice, Tensor, Tensor, Tensor], ...]  # some cells and the three above for them
+    cells: Tensor  # as sources, weights and offsets, but source by source
     back_weights: Tensor
     back_offsets: Tensor
 
-    def gather(self, sources: Tensor) -> Tensor:
-        """(T * (points + edges), O) to (D T, O): the matrix times the sources."""
-        return _bags(sources, self.sources, self.weights, self.offsets)
+    def gather(self, sources: Tensor, bias: Tensor, out: Tensor) -> None:
+        """The matrix times the sources (T * (points + edges), O), plus a bias (O,), into (D T, O)."""
+        for cells, index, weights, offsets in self.blocks:
+            torch.add(_bags(sources, index, weights, offsets), bias, out=out[cells])
 
     def scatter(self, cells: Tensor) -> Tensor:
         """(D T, O) to (T * (points + edges), O): the transposed matrix times the cells."""
@@ -159,14 +164,23 @@ def _sampling(
         return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
     with torch.inference_mode(False):  # it is kept, and may be trained with later
+        sources, weights = numbers(source), numbers(value).to(dtype)
+        offsets = starts(cell, len(rows) * ticks)
+        size = BLOCK if torch.device(device).type == "cpu" else len(rows) * ticks
+        blocks = []
+        for low in range(0, len(rows) * ticks, size):
+            part = offsets[low : low + size + 1]
+            terms_of = slice(int(part[0]), int(part[-1]))
+            blocks.append((slice(low, low + size), sources[terms_of], weights[terms_of], part - part[0]))
         return SampleTable(
             ticks=ticks,
             rows=len(rows),
             points=terms[0],
             steps=numbers(terms[1].astype(np.float32)).to(dtype),
-            sources=numbers(source),
-            weights=numbers(value).to(dtype),
-            offsets=starts(cell, len(rows) * ticks),
+            sources=sources,
+            weights=weights,
+            offsets=offsets,
+            blocks=tuple(blocks),
             cells=numbers(cell[order].astype(np.int32)),
             back_weights=numbers(value[order]).to(dtype),
             back_offsets=starts(source[order], ticks * (terms[0] + len(terms[1]))),
@@ -263,7 +277,7 @@ class _WeightThenGather(torch.autograd.Function):
                 torch.mm(window, point, out=sources[:split].view(table.ticks, -1))
             if len(table.steps):
                 torch.mm(window.cumsum(0), edge, out=sources[split:].view(table.ticks, -1))
-            torch.add(table.gather(sources), plus, out=cells)
+            table.gather(sources, plus, cells)
         return out
 
     @staticmethod
@@ -374,10 +388,26 @@ class ProposalConv(nn.Module):
 # ---------------------------------------------------------------------------------------------------------- relations
 
 
-def _cbr(channels: int, out: int, side: int) -> nn.Sequential:
-    """Convolution, batch norm, ReLU."""
-    conv = nn.Conv2d(channels, out, side, padding=side // 2)
-    return nn.Sequential(conv, nn.BatchNorm2d(out), nn.ReLU(inplace=True))
+class _ConvNorm(nn.Sequential):
+    """Convolution, batch norm, and a ReLU or nothing. For inference the norm is part of the convolution's weights."""
+
+    def __init__(self, channels: int, out: int, side: int, *, relu: bool = True) -> None:
+        super().__init__(nn.Conv2d(channels, out, side, padding=side // 2), nn.BatchNorm2d(out))
+        if relu:
+            self.append(nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, K, D, T) to (B, O, D, T)."""
+        if self.training or torch.is_grad_enabled():
+            out: Tensor = super().forward(x)
+            return out
+        conv, norm, *relu = self
+        assert isinstance(conv, nn.Conv2d)
+        weight, bias = fuse_conv_bn_weights(
+            conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        out = F.conv2d(x, weight, bias, padding=conv.padding)  # type: ignore[arg-type]
+        return out.relu_() if relu else out
 
 
 def _map(channels: int) -> nn.Sequential:
@@ -396,10 +426,10 @@ class PositionAttention(nn.Module):
     def __init__(self, channels: int, inner: int, *, scale: bool = True) -> None:
         super().__init__()
         self.scale = inner**-0.5 if scale else 1.0
-        self.g = nn.Sequential(_cbr(channels, inner, 1), nn.MaxPool2d(2))
-        self.theta = _cbr(channels, inner, 1)
-        self.phi = nn.Sequential(_cbr(channels, inner, 1), nn.MaxPool2d(2))
-        self.W = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.BatchNorm2d(channels))
+        self.g = nn.Sequential(_ConvNorm(channels, inner, 1), nn.MaxPool2d(2))
+        self.theta = _ConvNorm(channels, inner, 1)
+        self.phi = nn.Sequential(_ConvNorm(channels, inner, 1), nn.MaxPool2d(2))
+        self.W = _ConvNorm(inner, channels, 1, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, K, D, T), D and T at least 2, to the same."""
@@ -423,19 +453,18 @@ class ChannelAttention(nn.Module):
     def __init__(self, channels: int, inner: int, *, layout: bool = True, scale: bool = True) -> None:
         super().__init__()
         self.layout, self.scale = layout, scale
-        self.g, self.theta, self.phi = (_cbr(channels, inner, 1) for _ in range(3))
-        self.W = nn.Sequential(nn.Conv2d(inner, channels, 1), nn.BatchNorm2d(channels))
+        self.g, self.theta, self.phi = (_ConvNorm(channels, inner, 1) for _ in range(3))
+        self.W = _ConvNorm(inner, channels, 1, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, K, D, T) to the same."""
-        queries, keys, values = (net(x).flatten(2) for net in (self.theta, self.phi, self.g))  # (B, inner, D T)
-        logits = queries @ keys.transpose(1, 2)  # (B, inner, inner)
-        weights = (logits * values.shape[-1] ** -0.5 if self.scale else logits).softmax(-1)
-        if self.layout:
-            seen = weights @ values
-        else:
-            seen = (values.transpose(1, 2) @ weights.transpose(1, 2)).reshape(values.shape)
-        out: Tensor = self.W(seen.unflatten(2, x.shape[2:]))
+        queries, keys, values = (net(x).flatten(2).transpose(1, 2) for net in (self.theta, self.phi, self.g))
+        logits = queries.transpose(1, 2) @ keys  # (B, inner, inner)
+        weights = (logits * values.shape[1] ** -0.5 if self.scale else logits).softmax(-1)
+        weights = F.threshold(weights, 1e-30, 0)  # denormal numbers would make the product 20 times as slow
+        seen = values @ weights.transpose(1, 2)  # (B, D T, inner)
+        seen = seen.transpose(1, 2) if self.layout else seen.reshape(len(x), -1, values.shape[1])
+        out: Tensor = self.W(seen.unflatten(2, x.shape[2:]).contiguous(memory_format=torch.channels_last))
         return out + x
 
 
@@ -452,8 +481,8 @@ class ProposalRelation(nn.Module):
         super().__init__()
         self.p_net = PositionAttention(channels, channels, scale=scale)
         self.c_net = ChannelAttention(channels, channels, layout=layout, scale=scale)
-        self.conv0_0, self.conv0_1 = _cbr(channels, channels, 3), _cbr(channels, channels, 3)
-        self.conv1, self.conv4 = _cbr(channels, channels, 3), _cbr(channels, channels, 3)
+        self.conv0_0, self.conv0_1 = _ConvNorm(channels, channels, 3), _ConvNorm(channels, channels, 3)
+        self.conv1, self.conv4 = _ConvNorm(channels, channels, 3), _ConvNorm(channels, channels, 3)
         self.conv2, self.conv3, self.conv5 = _map(channels), _map(channels), _map(channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -47,7 +47,8 @@ _RETRIES = 32  # damaged places in a row after which a file is at its end
 _GAP = 0.1  # seconds: a shorter gap in the sound is the jitter of its time stamps
 _EARLY = 0.25  # seconds: a first picture that starts no later is shown from zero on, as delays of B-frames are no delay
 _LATE = 10.0  # seconds: an edited timeline that starts later was cut out of a longer one, and begins where it starts
-_JUMP = 1.0  # seconds back: a clock that was set anew, not the order of B-frames
+_JUMP = 0.1  # seconds back: a clock that was set anew
+_RUN_UP = 1.0  # seconds that decoding begins early: an open group of pictures begins with some that lack others
 _EDITED = ("mov", "matroska")  # containers whose timeline has a zero of its own
 _COUNTED = ("mov", "matroska", "avi", "wav", "flac", "aiff", "asf")  # those whose header knows the length
 _PADDING = 0.1  # seconds that the last packet of a sound may be longer than the sound
@@ -225,11 +226,10 @@ class Clip:
             assert stream.time_base is not None
             # Containers round to their time base, Matroska to milliseconds: a picture is due when its stamp is near.
             slack = min(0.5 * float(stream.time_base), 1e-3) + 1e-6
-            # A second more, because an open group of pictures begins with some that cannot be decoded after a seek.
-            sought = start > 2 * _JUMP and source.kind in _EDITED
+            sought = start > 2 * _RUN_UP and source.kind in _EDITED
             if sought:
                 with contextlib.suppress(av.FFmpegError):
-                    container.seek(int((Fraction(start - _JUMP) + source.zero) / stream.time_base), stream=stream)
+                    container.seek(int((Fraction(start - _RUN_UP) + source.zero) / stream.time_base), stream=stream)
             begun = not source.keyed
             slots: deque[int | None] = deque()
             for frame in _decoded(container, stream, damage, slots=slots):
@@ -324,7 +324,11 @@ class _Clock:
         """When something of ``length`` seconds begins."""
         at = self.due
         if stamp is not None and base is not None:
-            at = float(stamp * base - self.zero) + self.shift
+            at = float(stamp * base - self.zero)
+            if self.shift and abs(at - self.due) > _JUMP:  # else a wrong stamp was all that there was
+                at += self.shift
+            elif self.shift:
+                self.shift = 0.0
             if at < self.last - _JUMP:
                 self.shift += self.due - at
                 at = self.due
@@ -462,7 +466,9 @@ def _examine(source: _Source, size: int) -> Clip:
         if part.end > limits.duration:
             raise _too_long(path, part.end, limits)
         if source.kind in _COUNTED and part.declared - part.end > max(1.0, 0.02 * part.declared):
-            notes.append(f"cut off: the header says {part.declared:.2f} s, but the file ends after {part.end:.2f} s")
+            notes.append(f"cut off: its header says {part.declared:.2f} s, but it ends after {part.end:.2f} s")
+    if 0 < size < _promised(source):
+        notes.append(f"cut off: its header says {_promised(source)} bytes, but it ends after {size}")
     return Clip(
         path=path,
         sha256=digest(path, size) if source.data is None else hashlib.sha256(source.data).hexdigest(),
@@ -475,6 +481,18 @@ def _examine(source: _Source, size: int) -> Clip:
         warnings=tuple(dict.fromkeys(notes)),
         source=source,
     )
+
+
+def _promised(source: _Source) -> int:
+    """Bytes that a RIFF or IFF file says it has, 0 for others and for those that were never finished."""
+    if source.data is not None:
+        head = source.data[:8]
+    else:
+        with explained(source.path), open(source.path, "rb") as file:
+            head = file.read(8)
+    order: Literal["little", "big"] = "big" if head[:4] == b"FORM" else "little"
+    size = int.from_bytes(head[4:], order) if head[:4] in (b"RIFF", b"FORM") else 0
+    return size + 8 if 0 < size < 0xFFFFFF00 else 0
 
 
 def _zero(kind: str, video: _Part, audio: _Part) -> Fraction:
@@ -529,13 +547,14 @@ class _Part:
     def take(self, frames: Iterable[VideoFrame | AudioFrame]) -> None:
         """The first of these from which on all can be decoded; simply the first if no picture stands for itself."""
         for frame in frames:
-            if isinstance(frame, VideoFrame) and not frame.key_frame:
-                self.frame = self.frame or frame
-                continue
-            if self.frame is not None and frame.pts is not None and frame.time_base is not None:
-                self.start = frame.pts * frame.time_base
-            self.frame, self.keyed = frame, True
-            return
+            self.frame = self.frame or frame
+            if isinstance(frame, AudioFrame):
+                return
+            if frame.key_frame:
+                self.frame, self.keyed = frame, True
+                break
+        if self.frame is not None and self.frame.pts is not None and self.frame.time_base is not None:
+            self.start = self.frame.pts * self.frame.time_base  # later than the header says, if much came before
 
 
 def _candidates(container: InputContainer, name: str, source: _Source, notes: list[str]) -> list[_Part]:
@@ -551,9 +570,7 @@ def _candidates(container: InputContainer, name: str, source: _Source, notes: li
     for stream in streams:
         base = stream.time_base or Fraction(0)
         part = _Part(index=stream.index, state="unusable: it holds nothing")
-        if source.kind == "avi":  # begins at zero; what its pictures seem to say is the reader's guess
-            part.start = Fraction(0)
-        elif stream.start_time is not None:
+        if stream.start_time is not None:
             part.start = stream.start_time * base
         part.length = float(stream.duration * base) if stream.duration else (container.duration or 0) / 1e6
         codec: Any = stream.codec_context  # None for want of a decoder, whatever the stub says
@@ -579,6 +596,8 @@ def _first(source: _Source, candidates: list[_Part], notes: list[str]) -> _Part:
             (stream,) = _only(container, source, part.index)
             frames = _decoded(container, stream, damage, patience=_PATIENCE)
             part.take(frame for frame in frames if _whole(frame))
+            if source.kind == "avi":  # begins at zero; what its pictures seem to say is the reader's guess
+                part.start = Fraction(0)
         if part.frame is not None:
             part.state = "present"
             if len(candidates) > 1:
@@ -606,10 +625,12 @@ def _scan(source: _Source, parts: list[_Part]) -> None:
             part, clock = of[packet.stream_index], clocks[packet.stream_index]
             base = packet.time_base
             length = float(packet.duration * base) if packet.duration else 1 / part.fps if part.fps else 0.0
-            stamp = packet.pts if packet.dts is None else packet.dts
-            at = clock.place(stamp, base, length)
-            if source.kind != "avi" and packet.pts is not None and stamp is not None:
-                at += float((packet.pts - stamp) * base)
+            if packet.dts is None and packet.pts is not None:  # as of the first B-frames in Matroska
+                at = float(packet.pts * base - source.zero) + clock.shift
+            else:
+                at = clock.place(packet.dts, base, length)
+                if packet.dts is not None and packet.pts is not None and source.kind != "avi":
+                    at += float((packet.pts - packet.dts) * base)
             part.see(at, length)
     for part in parts:
         part.settle()

@@ -74,8 +74,8 @@ class ClipRecipe:
     authentic: float = 0.3  # share of clips left authentic
     seconds: tuple[float, float] = (2.0, 10.0)  # shortest and longest clip
     join: float = 0.4  # share of clips that may be joined from several takes of one person
-    only_sound: float = 0.15  # share of clips without pictures
-    only_picture: float = 0.08  # share of clips without a sound track
+    only_sound: float = 0.3  # share without pictures, of the clips whose kind can do without
+    only_picture: float = 0.15  # share without a sound track, of the clips whose kind can do without
     whole: float = 0.06  # share of forged clips that are forged from end to end
     long: float = 0.2  # share with one span of 2 to 8 s; the rest have spans of 0.2 to 1.5 s
     largest: int = 360  # longest side of a picture, pixels
@@ -343,20 +343,18 @@ def _donors(kind: str, takes: list[Take], chosen: list[Take], rng: np.random.Gen
 
 
 def _carrier(kind: str, recipe: ClipRecipe, rng: np.random.Generator) -> tuple[bool, bool]:
-    """Whether the clip has pictures, and whether it has sound; for a forged one as its kind allows."""
+    """Whether the clip has pictures, and whether it has sound, as its kind allows."""
     if kind == SYNTHETIC_KIND:
         return False, True
     roll = rng.random()
     picture, sound = (False, True) if roll < recipe.only_sound else (True, True)
     if recipe.only_sound <= roll < recipe.only_sound + recipe.only_picture:
         picture, sound = True, False
-    if kind != "authentic":
-        in_sound, in_picture = kinds_of(kind)
-        cut = kind in CUT_KINDS
-        if not picture and in_picture and not cut:
-            picture = True
-        if not sound and (in_sound or in_picture == "desync") and kind != "word_delete":
-            sound = True
+    in_sound, in_picture = kinds_of(kind)
+    if not picture and in_picture and kind not in CUT_KINDS:
+        picture = True
+    if not sound and (in_sound or in_picture == "desync") and kind != "word_delete":
+        sound = True
     return picture, sound
 
 
@@ -365,12 +363,14 @@ def make_clip(index: int, takes: list[Take], recipe: ClipRecipe, out: Path) -> d
     rng = np.random.default_rng([recipe.seed, index])
     forged = rng.random() >= recipe.authentic
     names, weights = zip(*recipe.kinds, strict=True)
-    kind = str(rng.choice(names, p=np.array(weights) / sum(weights))) if forged else "authentic"
+    kind = str(rng.choice(names, p=np.array(weights) / sum(weights)))
+    # An authentic clip is drawn as if it were to be forged, and then is not: its source must not tell.
     picture, sound = _carrier(kind, recipe, rng)
-    in_sound, in_picture = kinds_of(kind) if forged else (None, None)
-    spoken = sound and forged and (in_sound is not None or in_picture == "desync")
+    in_sound, in_picture = kinds_of(kind)
+    spoken = sound and (in_sound is not None or in_picture == "desync" or not picture)
     seen = picture and in_picture is not None and in_picture not in (*CUT_KINDS, "freeze", "timewarp")
-    spoken = spoken or (sound and not picture)
+    if not forged:
+        kind = "authentic"
 
     def suits(take: Take) -> bool:
         if take.picture < picture or take.sound < sound or take.voiced < spoken or take.face < seen:

@@ -1,0 +1,113 @@
+"""Feeds: what one example of a clip is, and that training on clips runs, resumes and is examined."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from seamline.data import Sample, read_folder
+from seamline.data.clips import STORE, prepare
+from seamline.detectors.base import ClipTruth
+from seamline.detectors.erf_batfd_plus import build
+from seamline.feeds import Clips, feed, visible
+from seamline.train import Recipe, Stage, train
+
+RATE = 16000
+
+
+def sound(path: Path, seconds: float, loud: tuple[float, float] | None) -> None:
+    rng = np.random.default_rng(len(path.name))
+    t = np.arange(round(seconds * RATE)) / RATE
+    wave = 0.1 * rng.normal(size=len(t))
+    if loud:
+        inside = (t >= loud[0]) & (t < loud[1])
+        wave[inside] = 0.4 * np.sin(2 * np.pi * 700 * t[inside])
+    samples = (np.clip(wave, -1, 1) * 32767).astype(np.int16)
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = RATE
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            out.mux(packet)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve sounds, half of them with a tone laid over 0.6 s of noise."""
+    root = tmp_path_factory.mktemp("clips")
+    (root / "media").mkdir()
+    rows = []
+    for i in range(12):
+        loud = (0.4 + 0.1 * i, 1.0 + 0.1 * i) if i % 2 else None
+        sound(root / "media" / f"{i:02}.wav", 2.4, loud)
+        row = {
+            "path": f"media/{i:02}.wav",
+            "kind": "tone" if loud else "authentic",
+            "label": int(bool(loud)),
+            "video": [],
+        }
+        rows.append(
+            row | {"audio": [loud] if loud else [], "duration": 2.4, "fps": 25, "group": f"g{i // 2}", "source": None}
+        )
+    (root / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def samples(data: Path) -> list[Sample]:
+    return read_folder(data)
+
+
+def test_a_prepared_clip_has_its_truth_in_ticks_and_is_made_once(data: Path) -> None:
+    detector = build("erf-batfd-plus-tiny")
+    sample = samples(data)[3]
+    first = prepare(sample, detector.clock, data / STORE)
+    assert (first.ticks, first.faces) == (60, None)
+    assert first.truth == ClipTruth((), (pytest.approx((0.7 * 25, 1.3 * 25)),))
+    stamps = {path: path.stat().st_mtime_ns for path in (data / STORE).rglob("*")}
+    window, truth = prepare(sample, detector.clock, data / STORE).window(20, 50, detector.clock)
+    assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
+    assert window.sound is not None
+    assert len(window.sound) == 30 * 640
+    assert truth.audio == (pytest.approx((0, 12.5)),)
+
+
+def test_an_example_depends_on_its_generator_alone_and_shows_the_forgery(data: Path) -> None:
+    meal = feed(build("erf-batfd-plus-tiny"), 24, 1.0, data)
+    assert isinstance(meal, Clips)
+    for sample in samples(data):
+        (one, truth), (again, same) = (meal.example(sample, np.random.default_rng(5)) for _ in range(2))
+        assert one.sound is not None
+        assert again.sound is not None
+        np.testing.assert_array_equal(one.sound, again.sound)
+        assert (one.ticks, truth) == (24, same)
+        assert bool(truth.audio) == sample.truth.forged
+
+
+def test_of_an_absent_modality_nothing_is_said() -> None:
+    truth = ClipTruth(((1.0, 2.0),), ((3.0, 4.0),))
+    assert visible(truth, True, False) == ClipTruth(((1.0, 2.0),), ())
+    assert visible(truth, False, False) == ClipTruth()
+
+
+def test_training_on_clips_runs_resumes_and_is_examined(data: Path, tmp_path: Path) -> None:
+    stage = Stage("whole", steps=4, batch=3, lr=2e-3)
+    recipe = Recipe(
+        model="erf-batfd-plus-tiny", stage=(stage,), crop=32, holdout=0.2, validate_every=2, save_every=2, log_every=1,
+        workers=0, tensorboard=False,
+    )  # fmt: skip
+    best = train(recipe, data, tmp_path / "a", device="cpu", progress=False)
+    assert best.name == "best.safetensors"
+    train(recipe, data, tmp_path / "b", device="cpu", progress=False, max_minutes=0)
+    train(recipe, data, tmp_path / "b", device="cpu", progress=False)
+    rows = [list(csv.DictReader((tmp_path / run / "log.csv").read_text().splitlines())) for run in "ab"]
+    assert len(rows[0]) == 4
+    for name in ("total", "audio_map", "audio_visual_score", "rebuilding"):
+        assert [row[name] for row in rows[0]] == [row[name] for row in rows[1]]
+    examined = list(csv.DictReader((tmp_path / "a" / "validation.csv").read_text().splitlines()))
+    assert [row["step"] for row in examined] == ["2", "4"]
+    assert set(examined[0]) == {"step", "stage", "auc", "ap", "ar", "mean", "best"}
