@@ -368,6 +368,16 @@ def test_perfect_answers_are_decoded_exactly() -> None:
     assert sorted(seconds[:2, 1:].tolist()) == [pytest.approx([0.3, 0.72]), pytest.approx([1.64, 3.2])]  # clipped
 
 
+def test_a_small_overlap_leaves_scores_alone() -> None:
+    """U9."""
+    for mended in (True, False):
+        model = tiny(right(overlap=mended), nms_iou=0.3)
+        with torch.no_grad():
+            outputs = answering(model, [[3.0, 8.0], [7.0, 12.0], [11.0, 16.0]])
+        (ranked,) = model.proposals(outputs)
+        assert np.isclose(ranked[2, 0], ranked[0, 0]) == mended
+
+
 def test_padding_is_never_proposed() -> None:
     model = tiny()
     with torch.no_grad():

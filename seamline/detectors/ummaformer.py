@@ -63,8 +63,7 @@ Spans = Sequence[Sequence[float]]  # (start, end) pairs
 class Corrections:
     """Which defects of the released code are put right; the numbers are those of the project's list of findings.
 
-    What is no switch: the slow evaluation (U8, see ``metrics/temporal.py``); soft-NMS ignores the threshold on the
-    overlap that it is configured with, 0.1 (U9), below which it would change scores by less than 1.4 % anyway.
+    What is no switch: the slow evaluation (U8); see ``metrics/temporal.py``.
     """
 
     flow: bool = True  # U1: flow rows that are not as many as RGB rows are stretched, not cut or wrapped to the start
@@ -77,6 +76,7 @@ class Corrections:
     length: bool = (
         True  # U7: grids of any length; released: all levels are multiples of 6, of which only some is checked
     )
+    overlap: bool = True  # U9: soft-NMS leaves proposals alone that overlap less than ``nms_iou``, as it is told to
     crop: bool = True  # no number: real clips are cropped in training too; released: padding there says "forged"
 
     @classmethod
@@ -119,6 +119,7 @@ class UMMAFormerSizes:
     per_level: int = 2000  # proposals that enter suppression
     shortest: float = 0.001  # proposal, in cells
     nms_sigma: float = 0.75
+    nms_iou: float = 0.1  # proposals that overlap less leave each other's score alone (only with corrections.overlap)
     vote_iou: float = 0.9
     keep: int = 100  # proposals of a clip
 
@@ -661,7 +662,10 @@ class UMMAFormer(ClipDetector):
         sizes, ranked = self.sizes, []
         for spans, scores in self.candidates(outputs):
             rows = np.concatenate([scores[:, None], spans], 1)
-            ranked.append(gaussian_nms_voting(rows, sizes.nms_sigma, sizes.min_score, sizes.keep, sizes.vote_iou))
+            overlap = sizes.nms_iou if sizes.corrections.overlap else 0.0
+            ranked.append(
+                gaussian_nms_voting(rows, sizes.nms_sigma, sizes.min_score, sizes.keep, sizes.vote_iou, overlap)
+            )
         return [rows.astype(np.float64) for rows in ranked]
 
     def detections(self, outputs: UMMAFormerOutputs, items: Sequence[FeatureItem]) -> list[npt.NDArray[np.float64]]:
@@ -772,7 +776,7 @@ def from_released(
         source: a checkpoint file, read as tensors and plain values only; or what it holds; or a plain state dict.
         sizes: by default those of the published configuration with as many channels, nothing corrected, as the weights
             have learned to live with the defects. What changes no number of the network may be corrected: ``flow``,
-            ``passes``, ``dead_block`` (its tensors are checked and left behind), ``length``.
+            ``passes``, ``dead_block`` (its tensors are checked and left behind), ``length``, ``overlap``.
         average: whether to take the moving average of the weights, which the published figures are of, and not the
             weights themselves. A plain state dict has one set only.
 

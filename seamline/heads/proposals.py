@@ -139,8 +139,9 @@ def gaussian_nms_voting(
     floor: float = 0.001,
     keep: int = 100,
     vote: float = 0.9,
+    overlap: float = 0.0,
 ) -> npt.NDArray[np.float32]:
-    """Soft-NMS of UMMAFormer, without a threshold on the overlap, then voting on the ends. In float32, as there.
+    """Soft-NMS of UMMAFormer, then voting on the ends. In float32, as there.
 
     Args:
         proposals: (n, 3) score, start, end.
@@ -149,6 +150,7 @@ def gaussian_nms_voting(
         keep: rows returned at most.
         vote: each becomes the mean of all those given whose IoU with it is at least this, weighed by their given score
             and that IoU. 0: no voting.
+        overlap: U9: what has a smaller IoU with the better one keeps its score. Released: 0, whatever it is told.
 
     Returns:
         (k, 3) float32, k <= keep, best first.
@@ -166,7 +168,7 @@ def gaussian_nms_voting(
         shared = np.minimum(end, end[best]) - np.maximum(begin, begin[best])
         np.maximum(shared, 0, out=shared)
         iou = shared / (length + length[best] - shared)
-        score *= np.exp(iou * iou / np.float32(-sigma))
+        score *= np.where(iou >= overlap, np.exp(iou * iou / np.float32(-sigma)), np.float32(1))
         left = score >= floor
         left[best] = False
         score, begin, end, length = score[left], begin[left], end[left], length[left]
