@@ -28,7 +28,7 @@ MARGIN = 1.4  # side of a crop by side of a face as the frontal cascade draws it
 LOWER = 0.08  # the crop's centre lies lower than the face's by this part of the face's side, so that the chin is in
 _AREA = 320 * 240  # pixels of the reduced picture that is searched
 _LEAST = 22  # side of the smallest face in it
-_FACE = 48  # side to which a known face is brought before it is searched again
+_FACE = 64  # side to which a known face is brought before it is searched again
 _ROUND = 5  # looks from one search of the whole picture to the next
 _STRONG = 8  # overlapping detections that make a face sure at once; others must be seen twice
 _HOLD = 10  # looks that a face is followed without being found
@@ -296,7 +296,7 @@ class FaceTracker:
         grey, fx, fy = _grey(rgb, scale)
         boxes: list[tuple[Box, int]] = []
         for flip, cascade in ((False, 0), (False, 1), (False, 2), (True, 2))[: 4 if thorough else 1]:
-            boxes = _detect(self._cascades[cascade], grey, 1.2, 4, _LEAST, max(grey.shape), flip)
+            boxes = _detect(self._cascades[cascade], grey, 1.15, 4, _LEAST, max(grey.shape), flip)
             if boxes:
                 break
         return sorted((((x / fx, y / fy, side / fx), found) for (x, y, side), found in boxes), key=lambda b: -b[0][2])

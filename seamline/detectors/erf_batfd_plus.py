@@ -276,6 +276,8 @@ class ErfBatfdPlus(ClipDetector):
             self.fusion["proposals"] = ProposalHead(c + 1, sizes)
             self.fusion["score"] = ScoreHead(c)
         self.vote = nn.Linear(2 if sizes.umma else 1, 1)
+        nn.init.constant_(self.vote.weight, 0.5)  # each argument speaks for a forgery, and never against
+        nn.init.zeros_(self.vote.bias)
         self.loss_weights = dict(LOSS_WEIGHTS)
         if not sizes.umma:
             del self.loss_weights["rebuilding"]
