@@ -399,14 +399,17 @@ class _ConvNorm(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """(B, K, D, T) to (B, O, D, T)."""
         if self.training or torch.is_grad_enabled():
-            out: Tensor = super().forward(x)
+            out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
             return out
         conv, norm, *relu = self
         assert isinstance(conv, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
         weight, bias = fuse_conv_bn_weights(
             conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
         )
-        out = F.conv2d(x, weight, bias, padding=conv.padding)  # type: ignore[arg-type]
+        out = F.conv2d(x, weight, bias, padding=conv.padding)
         return out.relu_() if relu else out
 
 
