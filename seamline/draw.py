@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from .faces import FaceWindow
 from .report import Artifacts, Media, Region, Report, Segment
 from .windows import Clock
 
@@ -94,6 +95,9 @@ class Looks:
             low, high = self._envelope[here].T
             self._envelope[here, 0] = np.minimum(low, np.minimum.reduceat(samples, starts))
             self._envelope[here, 1] = np.maximum(high, np.maximum.reduceat(samples, starts))
+
+    def window(self, start: int, ticks: int, faces: Sequence[FaceWindow], heard: bool) -> None:
+        """Ticks [start, start + ticks) are judged: these faces, and the sound if there is any. Not kept here."""
 
     @property
     def waveform(self) -> Floats:

@@ -89,7 +89,7 @@ class Session:
         self._only = "image" if isinstance(detector, ImageDetector) else "clip"
         self._loaded[self._only] = detector, card
 
-    def _model(self, medium: str) -> tuple[Detector, zoo.Card]:
+    def model(self, medium: str) -> tuple[Detector, zoo.Card]:
         """The detector and the card for a medium."""
         if medium not in self._loaded:
             if self._only is not None:
@@ -101,12 +101,12 @@ class Session:
     @property
     def detector(self) -> Detector:
         """The network; of the default for photos where no model was named."""
-        return self._model(self._only or "image")[0]
+        return self.model(self._only or "image")[0]
 
     @property
     def card(self) -> zoo.Card:
         """What is known about it."""
-        return self._model(self._only or "image")[1]
+        return self.model(self._only or "image")[1]
 
     def __call__(self, source: Source) -> Report:
         """Scan one photo or clip: a path, the bytes of a file, an (H, W, 3) uint8 RGB array, or an opened medium.
@@ -120,8 +120,11 @@ class Session:
             MediaError: the source cannot be read.
             SeamlineError: the detector gave no number, or the model is for another medium.
         """
-        medium = source if isinstance(source, (Image, Clip)) else open_media(source)
-        return self._photo(medium) if isinstance(medium, Image) else self._clip(medium)[0]
+        return self.examine(source if isinstance(source, (Image, Clip)) else open_media(source))
+
+    def examine(self, medium: Image | Clip, looks: draw.Looks | None = None) -> Report:
+        """The report on an opened medium; ``looks`` gathers what is seen and heard while a clip is read."""
+        return self._photo(medium) if isinstance(medium, Image) else self._clip(medium, looks or draw.Looks())
 
     def scan(
         self, paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str] | None = None
@@ -145,14 +148,14 @@ class Session:
                 if out is None or report.heatmap is None:
                     return report
                 return dataclasses.replace(report, artifacts=draw.write(report, medium.pixels, out, stem))
-            report, looks = self._clip(medium)
+            report = self._clip(medium, looks := draw.Looks())
             if out is None:
                 return report
             return dataclasses.replace(report, artifacts=draw.write_timeline(report, looks, out, stem))
         except Exception as cause:
-            return self._failed(path, cause)
+            return self.failed(path, cause)
 
-    def _failed(self, path: str | os.PathLike[str], cause: Exception) -> Report:
+    def failed(self, path: str | os.PathLike[str], cause: Exception) -> Report:
         """The report on a file that could not be analysed. What we did not foresee is told with its type."""
         text = str(cause) if isinstance(cause, SeamlineError) else f"{type(cause).__name__}: {cause}"
         card = self._loaded[self._only][1] if self._only else None
@@ -169,7 +172,7 @@ class Session:
 
     def _photo(self, image: Image) -> Report:
         """The report on a photo."""
-        detector, card = self._model("image")
+        detector, card = self.model("image")
         assert isinstance(detector, ImageDetector)
         height, width = image.pixels.shape[:2]
         report = Report(
@@ -241,16 +244,17 @@ class Session:
 
     # -------------------------------------------------------------------------------------------------------- a clip
 
-    def _clip(self, clip: Clip) -> tuple[Report, draw.Looks]:
-        """The report on a clip, and what its timeline shows."""
-        detector, card = self._model("clip")
+    def _clip(self, clip: Clip, looks: draw.Looks) -> Report:
+        """The report on a clip; what its timeline shows goes to ``looks``."""
+        detector, card = self.model("clip")
         assert isinstance(detector, ClipDetector)
-        clock, looks = detector.clock, draw.Looks()
+        clock = detector.clock
         merged = Merged(clock)
         faces = heard = False
         for start, tracks, sound, ticks in windows(clip, clock, looks):
             heard |= sound is not None
             faces |= bool(tracks)
+            looks.window(start, ticks, tracks, sound is not None)
             given = [ClipWindow(track.crops, track.seen, sound, ticks) for track in tracks]
             if not given and sound is not None:
                 given = [ClipWindow(None, None, sound, ticks)]
@@ -289,7 +293,7 @@ class Session:
                 note = f"too short to judge: {clip.duration:.2f} s, {SHORTEST_TICKS / clock.fps:g} s are needed"
             else:
                 note = "neither a face nor a sound to judge"
-            return dataclasses.replace(report, warnings=(*report.warnings, note)), looks
+            return dataclasses.replace(report, warnings=(*report.warnings, note))
         if not all(math.isfinite(logit) for logit in merged.logits.values()):
             raise _no_number(clip.path)
         modalities: dict[str, float] = {}
@@ -320,7 +324,6 @@ class Session:
             warnings=warnings,
             curves={key: merged.curve(key) for key in merged.logits},
         )
-        return report, looks
 
     @torch.inference_mode()
     def _watch(self, detector: ClipDetector, given: list[ClipWindow]) -> list[ClipFinding]:
