@@ -314,7 +314,7 @@ class Session:
             else:
                 warnings = (*warnings, "the clip as a whole scores as forged, but no single span stands out")
         best = ranked[judge][: self.proposals]
-        report = dataclasses.replace(
+        return dataclasses.replace(
             report,
             verdict=_verdict(probability, card.threshold),
             probability=probability,
