@@ -541,24 +541,33 @@ def _single_overlaps(spans: Spans, fps: float, least: float, rank_below: int) ->
     return p, g, iou
 
 
-def _first_hit_terms(spans: Spans, ious: Sequence[float], fps: float) -> dict[float, Single]:
-    """Of each threshold the terms of AP, from recall 1 down: step of recall x best precision at this recall or more."""
+def _first_hits(spans: Spans, ious: Sequence[float], fps: float) -> dict[float, Mask]:
+    """Of each threshold which proposals are right, (P,): truths in order each take the first one that is still free."""
     p, g, overlap = _single_overlaps(spans, fps, min(ious), len(spans.clip))
     nth = (np.arange(len(spans.true_clip)) - (np.cumsum(spans.labels) - spans.labels)[spans.true_clip])[g]
-    order = np.argsort(-spans.score.astype(np.float32), kind="stable")
-    tried = np.arange(1, len(order) + 1, dtype=np.float32)
-    terms = {}
+    hits = {}
     for iou in ious:
-        hit = np.zeros(len(order), bool)
+        hit = np.zeros(len(spans.clip), bool)
         for n in range(int(spans.labels.max(initial=0))):  # the n-th truth of every clip at once
             free = (nth == n) & (overlap > np.float32(iou)) & ~hit[p]
             _, first = np.unique(g[free], return_index=True)
             hit[p[free][first]] = True
-        right = np.cumsum(hit[order]).astype(np.float32)
-        recall = np.append(right / np.float32(len(spans.true_clip)), np.float32(1)) if len(spans.true_clip) else right
-        if not len(spans.true_clip):
+        hits[iou] = hit
+    return hits
+
+
+def _first_hit_terms(spans: Spans, ious: Sequence[float], fps: float) -> dict[float, Single]:
+    """Of each threshold the terms of AP, from recall 1 down: step of recall x best precision at this recall or more."""
+    order = np.argsort(-spans.score.astype(np.float32), kind="stable")
+    tried = np.arange(1, len(order) + 1, dtype=np.float32)
+    labels = np.float32(len(spans.true_clip))
+    terms = {}
+    for iou, hit in _first_hits(spans, ious, fps).items():
+        if not labels:
             terms[iou] = np.full(1, np.nan, np.float32)
             continue
+        right = np.cumsum(hit[order]).astype(np.float32)
+        recall = np.append(right / labels, np.float32(1))
         best = np.maximum.accumulate(np.append(right / tried, np.float32(0))[::-1])[::-1]
         terms[iou] = (np.diff(recall) * best[1:])[::-1].copy()
     return terms
@@ -609,19 +618,11 @@ def activitynet_ap(
         DataError: as :func:`pack`.
     """
     spans = _activitynet(found, truths)
-    order = np.argsort(spans.score)[::-1]
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    p, g, iou = _activitynet_overlaps(spans, min(ious))
-    preferred = np.lexsort((-g, -iou, place[p]))
-    p, g, iou = place[p[preferred]], g[preferred], iou[preferred]
     labels = len(spans.true_clip)
+    order, hits = _activitynet_hits(spans, ious)
     results = {}
-    for threshold in ious:
-        taken = _take(p[iou >= threshold], g[iou >= threshold], len(order), labels)
-        hit = np.zeros(len(order))
-        hit[taken[taken < len(order)]] = 1
-        right = np.cumsum(hit)
+    for threshold, hit in hits.items():
+        right = np.cumsum(hit, dtype=np.float64)
         precision = np.concatenate([[0], right / np.arange(1, len(order) + 1), [0]])
         recall = np.concatenate([[0], right / labels, [1]]) if labels else precision
         best = np.maximum.accumulate(precision[::-1])[::-1]
@@ -666,6 +667,22 @@ def activitynet_ar(
         hits = (best[:, None] >= np.array(ACTIVITYNET_IOUS)).sum(0)
         results[number] = float((hits / len(best)).mean())
     return results
+
+
+def _activitynet_hits(spans: Spans, ious: Sequence[float]) -> tuple[Ints, dict[float, Mask]]:
+    """All proposals by falling score, (P,), and of each threshold which of them are right, in that order, (P,)."""
+    order = np.argsort(spans.score)[::-1]
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    p, g, iou = _activitynet_overlaps(spans, min(ious))
+    preferred = np.lexsort((-g, -iou, place[p]))
+    p, g, iou = place[p[preferred]], g[preferred], iou[preferred]
+    hits = {}
+    for threshold in ious:
+        taken = _take(p[iou >= threshold], g[iou >= threshold], len(order), len(spans.true_clip))
+        hits[threshold] = np.zeros(len(order), bool)
+        hits[threshold][taken[taken < len(order)]] = True
+    return order, hits
 
 
 def _activitynet(found: Sequence[Found], truths: Sequence[Truth]) -> Spans:
