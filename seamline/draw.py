@@ -170,10 +170,34 @@ def overlay(report: Report, photo: Pixels) -> Pixels:
     return np.asarray(_framed(picture, report, unit))
 
 
+def levels(heatmap: Floats) -> Pixels:
+    """Probabilities (H, W) to 0..255, rounded."""
+    return cv2.convertScaleAbs(heatmap, alpha=255.0).astype(np.uint8, copy=False)
+
+
+def heat(photo: Pixels, heatmap: Floats) -> Pixels:
+    """The photo (h, w, 3) uint8 RGB in grey, under the colours of its heat map (H, W): the likelier forged, the denser."""
+    size = photo.shape[1], photo.shape[0]
+    values = cv2.resize(levels(heatmap), size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    grey = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    alpha = 0.25 + 0.5 * values.astype(np.float32) / 255
+    return _mixed(grey, _scale_colours(values), alpha[..., None])
+
+
+def marked(photo: Pixels, mask: npt.NDArray[np.bool_]) -> Pixels:
+    """The photo (h, w, 3) uint8 RGB with the areas of a mask (H, W) as they are, outlined, and all else dark and grey."""
+    size = photo.shape[1], photo.shape[0]
+    inside = cv2.resize(mask.view(np.uint8) * np.uint8(255), size, interpolation=cv2.INTER_AREA) >= 128
+    dark = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY) // 3, cv2.COLOR_GRAY2RGB)
+    shown = np.where(inside[..., None], photo, dark).astype(np.uint8)
+    _outlined(shown, inside, max(2, max(size) // 320))
+    return shown
+
+
 def _tinted(photo: Pixels, mask: npt.NDArray[np.bool_], heatmap: npt.NDArray[np.float32], line: int) -> Pixels:
     """The photo (h, w, 3) with the heat laid over it and the mask outlined."""
     size = photo.shape[1], photo.shape[0]
-    heat = cv2.resize(_bytes(heatmap), size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    heat = cv2.resize(levels(heatmap), size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     inside = cv2.resize(mask.view(np.uint8) * np.uint8(255), size, interpolation=cv2.INTER_AREA) >= 128
 
     grey = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -183,10 +207,15 @@ def _tinted(photo: Pixels, mask: npt.NDArray[np.bool_], heatmap: npt.NDArray[np.
     alpha = np.clip(heat.astype(np.float32) / 255 - 0.2, 0, 0.8) * 0.3 + inside * 0.22
     mixed = (base + (tint - base) * alpha[..., None]).astype(np.uint8)
 
-    outlines, _ = cv2.findContours(inside.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(mixed, outlines, -1, (0, 0, 0), 2 * line + 1, cv2.LINE_AA)
-    cv2.drawContours(mixed, outlines, -1, (255, 221, 51), line, cv2.LINE_AA)
+    _outlined(mixed, inside, line)
     return mixed
+
+
+def _outlined(photo: Pixels, inside: npt.NDArray[np.bool_], line: int) -> None:
+    """Draw the outline of an area (h, w) into a photo (h, w, 3), yellow on black, which shows on any ground."""
+    outlines, _ = cv2.findContours(inside.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(photo, outlines, -1, (0, 0, 0), 2 * line + 1, cv2.LINE_AA)
+    cv2.drawContours(photo, outlines, -1, (255, 221, 51), line, cv2.LINE_AA)
 
 
 def _boxes(picture: Image.Image, regions: Sequence[Region], scale: float, unit: int) -> None:
