@@ -131,7 +131,10 @@ class Clips(Feed):
                 progress(done, len(samples))
 
     def example(self, sample: Sample, rng: np.random.Generator) -> tuple[ClipWindow, ClipTruth]:
-        """A window of at most ``ticks``, mirrored half of the time, louder or softer, sometimes of one modality."""
+        """A window of at most ``ticks``, seen and heard as by another camera and microphone, sometimes of one modality.
+
+        What is changed is changed alike over the whole window, so that it can't be taken for a seam.
+        """
         clip = prepare(sample, self.detector.clock, self.store)
         start = 0
         spare = clip.ticks - self.ticks
@@ -146,7 +149,11 @@ class Clips(Feed):
         faces, seen, sound = window.faces, window.seen, window.sound
         if faces is not None and rng.random() < 0.5:
             faces = np.ascontiguousarray(faces[:, :, ::-1])
+        if faces is not None and rng.random() < 0.5:
+            faces = _exposed(faces, rng.uniform(0.7, 1.3), rng.uniform(0.8, 1.25))
         if sound is not None:
+            if rng.random() < 0.5:
+                sound = _tilted(sound, rng.uniform(-0.4, 0.6))
             sound = np.clip(sound * np.float32(10 ** rng.uniform(-0.5, 0.3)), -1, 1)
         draw = rng.random()
         if faces is not None and sound is not None:
@@ -192,6 +199,20 @@ class Clips(Feed):
 def _prepared(sample: Sample, clock: Clock, store: Path) -> None:
     """In a process of its own: nothing but the store is wanted of it."""
     prepare(sample, clock, store)
+
+
+def _exposed(faces: np.ndarray[Any, np.dtype[np.uint8]], contrast: float, gamma: float) -> Any:
+    """Faces (n, S, S, 3) uint8 with another contrast about mid grey and another gamma."""
+    grey = np.linspace(0, 1, 256)
+    curve = np.clip(0.5 + contrast * (grey**gamma - 0.5), 0, 1)
+    return np.rint(255 * curve).astype(np.uint8)[faces]
+
+
+def _tilted(sound: np.ndarray[Any, np.dtype[np.float32]], weight: float) -> Any:
+    """Sound (samples,) through a filter of two taps: duller where ``weight`` > 0, brighter below."""
+    out = sound.copy()
+    out[1:] += np.float32(weight) * sound[:-1]
+    return out / np.float32(1 + abs(weight))
 
 
 def visible(truth: ClipTruth, faces: bool, sound: bool) -> ClipTruth:

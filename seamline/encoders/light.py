@@ -75,19 +75,26 @@ class LightVideo(nn.Module):
         self.luma: Tensor
 
     def forward(self, faces: Tensor, mask: Tensor) -> Tensor:
-        """Faces (B, 3, T, S, S) in [0, 1], and (B, 1, T) of 1 where a face is, to (B, width, T)."""
+        """Faces (B, 3, T, S, S), uint8 or in [0, 1], and (B, 1, T) of 1 where a face is, to (B, width, T).
+
+        Ticks without a face cost nothing and stay out of the batch statistics.
+        """
         b, _, t, s, _ = faces.shape
-        frames = faces.transpose(1, 2).reshape(b * t, 3, s, s)
-        y = (frames * self.luma).sum(1, keepdim=True)  # (B T, 1, S, S)
-        edge = laplace(y)
-        clip = y.view(b, t, s, s)
-        there = mask.transpose(1, 2)[..., None]  # (B, T, 1, 1)
-        change = torch.zeros_like(clip)
-        change[:, 1:] = (clip[:, 1:] - clip[:, :-1]) * (there[:, 1:] * there[:, :-1])
-        change = change.view(b * t, 1, s, s)
-        energy = F.avg_pool2d(torch.cat([edge, change], 1).square(), 4).add(TINY).log() / 4  # (B T, 2, S/4, S/4)
-        fine = self.patches(torch.cat([y - 0.5, 4 * edge, 4 * change], 1))
-        x = self.body(torch.cat([fine, energy, F.avg_pool2d(frames, 4) - 0.5], 1))  # (B T, features)
+        there = mask[:, 0] > 0
+        index = there.flatten().nonzero()[:, 0]  # (K,) the ticks with a face, in order
+        x = mask.new_zeros(b * t, self.out.in_channels)
+        if len(index):
+            frames = faces.transpose(1, 2)[there].to(mask.dtype)  # (K, 3, S, S)
+            if not faces.is_floating_point():
+                frames = frames / 255
+            y = (frames * self.luma).sum(1, keepdim=True)  # (K, 1, S, S)
+            follows = (index[1:] - index[:-1] == 1) & (index[1:] % t != 0)  # the same face a tick later
+            change = F.pad((y[1:] - y[:-1]) * follows[:, None, None, None], (0, 0, 0, 0, 0, 0, 1, 0))
+            edge = laplace(y)
+            energy = F.avg_pool2d(torch.cat([edge, change], 1).square(), 4).add(TINY).log() / 4  # (K, 2, S/4, S/4)
+            fine = self.patches(torch.cat([y - 0.5, 4 * edge, 4 * change], 1))
+            seen = self.body(torch.cat([fine, energy, F.avg_pool2d(frames, 4) - 0.5], 1))  # (K, features)
+            x = x.index_copy(0, index, seen.to(x.dtype))
         x = x.view(b, t, -1).transpose(1, 2)
         return self.against(self.out(x) * mask, mask)  # type: ignore[no-any-return]
 
@@ -123,7 +130,18 @@ class LightAudio(nn.Module):
         self.window: Tensor
 
     def forward(self, sound: Tensor, mask: Tensor) -> Tensor:
-        """Sound (B, T * samples), and (B, 1, T) of 1 where there is sound, to (B, width, T)."""
+        """Sound (B, T * samples), and (B, 1, T) of 1 where there is sound, to (B, width, T).
+
+        Windows without sound cost nothing and stay out of the batch statistics.
+        """
+        heard = mask.flatten(1).any(1)
+        x = mask.new_zeros(len(mask), self.out.in_channels, mask.shape[-1])
+        if heard.any():
+            x[heard] = self._listen(sound[heard], mask[heard]).to(x.dtype)
+        return self.against(self.out(x) * mask, mask)  # type: ignore[no-any-return]
+
+    def _listen(self, sound: Tensor, mask: Tensor) -> Tensor:
+        """(B, T * samples), (B, 1, T) to (B, channels * bins, T)."""
         t = mask.shape[-1]
         hop = self.samples // 4
         padded = F.pad(sound, (self.fft // 2 - hop // 2, self.fft // 2))
@@ -133,8 +151,8 @@ class LightAudio(nn.Module):
         fine = mask.repeat_interleave(4, -1)  # (B, 1, 4 T)
         level = (level + 2) / 4 * fine
         x = torch.stack([level, (level - masked_mean(level, fine)) * fine], 1)
-        x = self.body(x)  # (B, channels, 8, T)
-        return self.against(self.out(x.flatten(1, 2)) * mask, mask)  # type: ignore[no-any-return]
+        out: Tensor = self.body(x).flatten(1, 2)  # from (B, channels, 8, T)
+        return out
 
 
 def _unit(before: int, after: int, stride: int | tuple[int, int]) -> tuple[nn.Module, ...]:
