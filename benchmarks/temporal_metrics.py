@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from _record import record
 
-from seamline.metrics.temporal import IOUS, NUMBERS, RECALL_IOUS, Matching, bootstrap
+from seamline.metrics.bootstrap import bootstrap
+from seamline.metrics.temporal import IOUS, NUMBERS, RECALL_IOUS, Matching
 
 Rows = list[npt.NDArray[np.float64]]
 

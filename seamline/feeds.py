@@ -26,7 +26,8 @@ from .data.augment import Mask, Pixels, crop, turn
 from .data.clips import STORE, prepare
 from .detectors.base import ClipDetector, ClipTruth, ClipWindow, Detector, ImageDetector
 from .errors import DataError
-from .metrics.image import Confusion, confusion, mean_pixel_f1, mean_pixel_iou, roc_auc
+from .metrics.detection import roc_auc
+from .metrics.image import Confusion, confusion, mean_figure
 from .metrics.temporal import average_precision, average_recall, union
 from .pipeline import move
 from .windows import Clock
@@ -105,7 +106,7 @@ class Photos(Feed):
                 logits.append(float(finding.logit))
                 if mask is not None:
                     counts.append(confusion(finding.heatmap.cpu().numpy() >= 0.5, mask >= 0.5))
-        return {"auc": roc_auc(logits, forged), "f1": mean_pixel_f1(counts), "iou": mean_pixel_iou(counts)}
+        return {"auc": roc_auc(logits, forged), "f1": mean_figure(counts, "f1"), "iou": mean_figure(counts, "iou")}
 
     def _window(self, sample: Sample, key: tuple[int, ...]) -> tuple[Pixels, Mask | None]:
         rgb, mask = sample.load()

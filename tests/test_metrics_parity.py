@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from seamline.metrics.image import confusion, loupe_released, mean_pixel_f1, mean_pixel_iou, pooled
+from seamline.metrics.image import confusion, loupe_released, mean_figure, pooled
 from tests.parity_table import record
 
 pytestmark = pytest.mark.parity
@@ -67,8 +67,8 @@ def test_case(goldens: tuple[dict[str, Any], dict[str, np.ndarray]], case: str) 
             "pooled_f1": total.f1,
             "pooled_iou_forged": total.iou,
             "pooled_iou_background": total.iou_authentic,
-            "mean_per_image_f1 (empty/empty counts 1)": mean_pixel_f1(counts, empty="score"),
-            "mean_per_image_iou (empty/empty counts 1)": mean_pixel_iou(counts, empty="score"),
+            "mean_per_image_f1 (empty/empty counts 1)": mean_figure(counts, "f1", empty="score"),
+            "mean_per_image_iou (empty/empty counts 1)": mean_figure(counts, "iou", empty="score"),
         }
         worst = max(difference(value, theirs[name]) for name, value in figures.items())
         record("metrics.safetensors", f"{case}: counts, {subset}", worst, TOLERANCE)

@@ -12,7 +12,9 @@ import sklearn.metrics
 
 from seamline.errors import DataError
 from seamline.metrics import temporal
-from seamline.metrics.image import roc_auc
+from seamline.metrics.bootstrap import bootstrap, resamples
+from seamline.metrics.detection import average_precision as score_average_precision
+from seamline.metrics.detection import equal_error_rate, roc_auc
 from seamline.metrics.temporal import (
     Matching,
     activitynet_ap,
@@ -22,17 +24,13 @@ from seamline.metrics.temporal import (
     avdeepfake1m_auc,
     average_precision,
     average_recall,
-    bootstrap,
     boundary_error,
-    equal_error_rate,
     frame_auc,
     frame_f1,
     frame_labels,
     lavdf_ap,
     lavdf_ar,
     proposals_of,
-    resamples,
-    score_average_precision,
     spans_of,
     union,
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from seamline.errors import DataError
-from seamline.metrics.image import roc_auc
+from seamline.metrics.detection import roc_auc
 from seamline.metrics.temporal import (
     activitynet_ap,
     activitynet_ar,

@@ -31,7 +31,7 @@ from seamline.data.clips import STORE, prepare
 from seamline.detectors.base import ClipTruth
 from seamline.detectors.erf_batfd_plus import ErfBatfdPlus, ErfSizes
 from seamline.feeds import visible
-from seamline.metrics.image import roc_auc
+from seamline.metrics.detection import roc_auc
 from seamline.metrics.temporal import average_precision, average_recall, union
 from seamline.train import wsd
 

@@ -1,22 +1,40 @@
-"""Metrics of photo forensics: is this photo forged (scores and labels), and where (masks).
+"""Where is this photo forged: figures of masks and heat maps against truth masks.
 
-Labels and masks are boolean, True meaning forged; a score is the probability of forgery. TP, FP, FN and TN count
-pixels of the forged class. Definitions differ between benchmarks, above all in what an authentic photo counts, so
-every function names its rule. A figure that is not defined is nan, never a friendly 0 or 1.
+Masks are boolean, True meaning forged; a heat map holds the probability of forgery of every pixel. TP, FP, FN and TN
+count pixels of the forged class. Published figures of one and the same heat map differ by
+
+* the threshold: fixed, or the best for each photo, which needs the truth (:class:`PhotoPixels`);
+* whether an inverted map counts as right too (:func:`inverted`);
+* what is averaged: the figures of photos, or the pixels of all photos together (:func:`mean_figure`, :func:`pooled`);
+* what a photo counts that is not forged (``empty``), and whether pixels near an edge count (:func:`border_ring`).
+
+So every function names its rule. A figure that is not defined is nan, never a friendly 0 or 1. Scores of whole photos:
+:mod:`seamline.metrics.detection`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
+from .detection import Curve, roc_auc, roc_curve
 
 Mask = npt.NDArray[np.bool_]  # (H, W), True = forged
+Map = npt.NDArray[Any]  # (H, W) heat map: float in [0, 1], uint8 (of 255) or bool
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Counts = npt.ArrayLike  # (..., 4) TP, FP, FN, TN; a Confusion is one such row
+Figure = Literal["f1", "iou", "iou_authentic", "miou", "mcc", "precision", "recall"]
+Empty = Literal["skip", "score", "zero"]
+
+BINS = 1024  # of histograms of scores: every 8-bit value has its own
+ERODE, DILATE = 15, 11  # pixels: the windows of TruFor's ring
 
 
 class Confusion(NamedTuple):
@@ -30,17 +48,28 @@ class Confusion(NamedTuple):
     @property
     def f1(self) -> float:
         """2 TP / (2 TP + FP + FN); nan if nothing is forged and nothing was found."""
-        return _ratio(2 * self.tp, 2 * self.tp + self.fp + self.fn)
+        return float(pixel_figure(self, "f1"))
 
     @property
     def iou(self) -> float:
         """TP / (TP + FP + FN), intersection over union of the forged class; nan as for ``f1``."""
-        return _ratio(self.tp, self.tp + self.fp + self.fn)
+        return float(pixel_figure(self, "iou"))
 
     @property
     def iou_authentic(self) -> float:
         """TN / (TN + FP + FN), the same of the authentic class; nan if all is forged and all was found."""
-        return _ratio(self.tn, self.tn + self.fp + self.fn)
+        return float(pixel_figure(self, "iou_authentic"))
+
+
+class PhotoPixels(NamedTuple):
+    """What one heat map is worth against its truth; see :func:`photo_pixels`."""
+
+    counts: Confusion  # at the fixed threshold
+    auc: float  # of pixels, nan if one of the classes is absent
+    ap: float  # of pixels, nan if none is forged
+    best: Confusion  # at the threshold with the best F1, which only the truth tells
+    best_threshold: float  # that threshold; infinity: nothing is called forged
+    best_inverted: Confusion  # the same of the inverted map
 
 
 class LoupeScores(NamedTuple):
@@ -52,141 +81,385 @@ class LoupeScores(NamedTuple):
     overall: float
 
 
-def roc_auc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """Area under the ROC curve: the chance that a forged photo scores above an authentic one, a tie counting half.
-
-    AUC = (R - P (P + 1) / 2) / (P N), with R the sum of the ranks of the P forged among all P + N, tied scores
-    sharing their mean rank (Mann and Whitney 1947; Fawcett 2006, "An introduction to ROC analysis", section 7).
-
-    Args:
-        scores: (n,) real numbers, higher = more likely forged.
-        labels: (n,) bool or 0/1, 1 = forged.
-
-    Returns:
-        0 to 1, or nan if one of the classes is absent.
-
-    Raises:
-        DataError: a score is nan, a label is not 0 or 1, or the lengths differ.
-    """
-    score, label = _scored(scores, labels)
-    positives = int(label.sum())
-    negatives = label.size - positives
-    if not positives or not negatives:
-        return math.nan
-    _, place, count = np.unique(score, return_inverse=True, return_counts=True)
-    rank = np.cumsum(count) - (count - 1) / 2  # mean rank of each distinct score, from 1
-    excess = rank[place][label].sum() - positives * (positives + 1) / 2
-    return float(excess / (positives * negatives))
+# ------------------------------------------------------------------------------------------------------------- counts
 
 
-def false_positive_rate(scores: npt.ArrayLike, labels: npt.ArrayLike, threshold: float) -> float:
-    """Share of authentic photos that are called forged: FP / (FP + TN), forged meaning score >= threshold.
-
-    Args:
-        scores: (n,) real numbers.
-        labels: (n,) bool or 0/1, 1 = forged.
-        threshold: the operating point, on the scale of the scores.
-
-    Returns:
-        0 to 1, or nan without authentic photos.
-
-    Raises:
-        DataError: as :func:`roc_auc`.
-    """
-    score, label = _scored(scores, labels)
-    return _ratio(int((score[~label] >= threshold).sum()), int((~label).sum()))
-
-
-def expected_calibration_error(scores: npt.ArrayLike, labels: npt.ArrayLike, bins: int = 15) -> float:
-    """How far probabilities are from frequencies, in ``bins`` bins of equal width.
-
-    ECE = sum over bins b of n_b / n * | share of forged in b - mean score in b |  (Naeini et al. 2015; Guo et al.
-    2017, eq. 3, here for the probability of forgery and not for that of the predicted class). A bin holds its left
-    edge; the last one holds 1.0 too. Empty bins count nothing.
-
-    Args:
-        scores: (n,) probabilities in [0, 1].
-        labels: (n,) bool or 0/1, 1 = forged.
-        bins: at least 1.
-
-    Returns:
-        0 (calibrated) to 1, or nan for no photos.
-
-    Raises:
-        DataError: as :func:`roc_auc`, or a score lies outside [0, 1].
-    """
-    score, label = _scored(scores, labels)
-    if score.size == 0:
-        return math.nan
-    if score.min() < 0 or score.max() > 1:
-        raise DataError(f"scores of {score.min():g} to {score.max():g} are not probabilities; give logits a sigmoid")
-    place = np.minimum((score * bins).astype(np.int64), bins - 1)
-    gap = np.bincount(place, weights=label - score, minlength=bins)  # n_b * (share - mean)
-    return float(np.abs(gap).sum() / score.size)
-
-
-def confusion(prediction: Mask, truth: Mask) -> Confusion:
+def confusion(prediction: Mask, truth: Mask, ignore: Mask | None = None) -> Confusion:
     """Pixel counts of one photo, or of any two boolean arrays of one shape.
+
+    Args:
+        prediction: (H, W) bool.
+        truth: (H, W) bool.
+        ignore: (H, W) bool, pixels that count nothing, such as a :func:`border_ring`.
 
     Raises:
         DataError: the shapes differ, or an array is not boolean (a heat map must be thresholded by the caller).
     """
     prediction, truth = np.asarray(prediction), np.asarray(truth)
-    if prediction.dtype != np.bool_ or truth.dtype != np.bool_:
+    if prediction.dtype != np.bool_:
         raise DataError(f"masks must be boolean, not {prediction.dtype} and {truth.dtype}; threshold them first")
-    if prediction.shape != truth.shape:
-        raise DataError(f"masks of shapes {prediction.shape} and {truth.shape} cannot be compared; resize one of them")
+    _same(prediction, truth, ignore)
+    size = truth.size
+    if ignore is not None:
+        prediction, truth = prediction & ~ignore, truth & ~ignore
+        size -= int(np.count_nonzero(ignore))
     found, forged = int(np.count_nonzero(prediction)), int(np.count_nonzero(truth))
     both = int(np.count_nonzero(prediction & truth))
-    return Confusion(both, found - both, forged - both, truth.size - found - forged + both)
+    return Confusion(both, found - both, forged - both, size - found - forged + both)
 
 
-def pooled(counts: Iterable[Confusion]) -> Confusion:
-    """The sum of counts: one confusion matrix over all pixels of all photos, so that large photos weigh more."""
-    total = np.array([(0, 0, 0, 0), *counts], np.int64).sum(axis=0)
+def pooled(counts: Iterable[Counts], times: npt.ArrayLike | None = None) -> Confusion:
+    """The sum of counts: one confusion matrix over all pixels of all photos, so that large photos weigh more.
+
+    Args:
+        counts: of n photos, (n, 4) or as many :class:`Confusion`.
+        times: (n,) how often each photo counts; by default once.
+    """
+    table = _table(counts)
+    total = table.sum(axis=0) if times is None else np.asarray(times, np.int64) @ table
     return Confusion(*total.tolist())
 
 
-def pixel_f1(prediction: Mask, truth: Mask) -> float:
-    """F1 of the forged class in one photo: 2 TP / (2 TP + FP + FN), the Dice coefficient.
+def inverted(counts: Counts) -> Ints:
+    """Counts of the inverted maps, (..., 4): what was called forged is called authentic, and the other way round.
 
-    0 if only one of the masks is empty, nan if both are.
-
-    Raises:
-        DataError: as :func:`confusion`.
+    Scripts that report the better of a map and its inverse (TruFor; ``double`` of IMDL-BenCo) take for each photo the
+    larger figure of the two, which flatters maps that are wrong throughout.
     """
-    return confusion(prediction, truth).f1
+    return np.asarray(counts, np.int64)[..., [2, 3, 0, 1]]
 
 
-def pixel_iou(prediction: Mask, truth: Mask) -> float:
-    """Intersection over union of the forged class in one photo: TP / (TP + FP + FN) = F1 / (2 - F1).
+def border_ring(truth: Mask, erode: int = ERODE, dilate: int = DILATE) -> Mask:
+    """The pixels about the edge of a forged area, where truth masks are unsure, (H, W): TruFor leaves them out.
 
-    0 if only one of the masks is empty, nan if both are.
-
-    Raises:
-        DataError: as :func:`confusion`.
-    """
-    return confusion(prediction, truth).iou
-
-
-def mean_pixel_f1(counts: Iterable[Confusion], *, empty: Literal["skip", "score"] = "skip") -> float:
-    """F1 of every photo, then averaged: each photo weighs the same. See :func:`mean_pixel_iou` for ``empty``."""
-    return _mean([_or_one(count.f1) for count in counts if empty == "score" or count.tp + count.fn])
-
-
-def mean_pixel_iou(counts: Iterable[Confusion], *, empty: Literal["skip", "score"] = "skip") -> float:
-    """Forged-class IoU of every photo, then averaged: each photo weighs the same.
+    A pixel is in the ring unless all pixels in a square window about it are forged (``erode`` wide) or none is
+    (``dilate`` wide). Pixels outside the photo do not count.
 
     Args:
-        counts: one :class:`Confusion` per photo, from :func:`confusion`.
-        empty: what a photo counts whose truth mask is empty. ``"skip"``: nothing, only forged photos are averaged
-            (DDL, TruFor). ``"score"``: 1 if nothing was found and 0 otherwise, so that false alarms cost. The rule of
-            IMDL-BenCo, 0 even for a perfect empty answer, is not offered.
+        truth: (H, W) bool.
+        erode: width of the window in pixels, odd; 1 leaves nothing out inside the area.
+        dilate: width of the window in pixels, odd; 1 leaves nothing out outside.
+
+    Raises:
+        DataError: the mask is not boolean, or a width is not odd and positive.
+    """
+    if np.asarray(truth).dtype != np.bool_:
+        raise DataError(f"masks must be boolean, not {np.asarray(truth).dtype}; threshold them first")
+    if erode < 1 or dilate < 1 or not erode % 2 or not dilate % 2:
+        raise DataError(f"windows of {erode} and {dilate} pixels have no middle: give odd widths")
+    grey = np.ascontiguousarray(truth).view(np.uint8)
+    inner = cv2.erode(grey, np.ones((erode, erode), np.uint8))
+    outer = cv2.dilate(grey, np.ones((dilate, dilate), np.uint8))
+    ring: Mask = outer > inner
+    return ring
+
+
+def pixel_figure(counts: Counts, figure: Figure = "f1") -> Floats:
+    """A figure of the forged class from counts, (...), each from its own TP, FP, FN, TN.
+
+    * ``f1``: 2 TP / (2 TP + FP + FN), the Dice coefficient; nan if nothing is forged and nothing was found.
+    * ``iou``: TP / (TP + FP + FN) = F1 / (2 - F1); nan as F1. ``iou_authentic``: TN / (TN + FP + FN); nan if all is
+      forged and all was found. ``miou``: the mean of the two; nan if either is.
+    * ``mcc``: (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN)), the correlation of Matthews (1975), -1
+      to 1; 0 if all is called alike; nan if all or nothing is forged.
+    * ``precision``: TP / (TP + FP); nan if nothing was found. ``recall``: TP / (TP + FN); nan if nothing is forged.
+
+    Args:
+        counts: (..., 4) TP, FP, FN, TN.
+        figure: see above.
+
+    Raises:
+        DataError: no such figure.
+    """
+    tp, fp, fn, tn = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    if figure == "f1":
+        return _ratio(2 * tp, 2 * tp + fp + fn)
+    if figure == "iou":
+        return _ratio(tp, tp + fp + fn)
+    if figure == "iou_authentic":
+        return _ratio(tn, tn + fp + fn)
+    if figure == "miou":
+        return (_ratio(tp, tp + fp + fn) + _ratio(tn, tn + fp + fn)) / 2
+    if figure == "precision":
+        return _ratio(tp, tp + fp)
+    if figure == "recall":
+        return _ratio(tp, tp + fn)
+    if figure == "mcc":
+        scale = np.sqrt((tp + fp) * (tp + fn)) * np.sqrt((tn + fp) * (tn + fn))
+        both = ((tp + fn) > 0) & ((tn + fp) > 0)
+        return np.where(both, (tp * tn - fp * fn) / np.where(scale > 0, scale, 1), math.nan)
+    raise DataError(
+        f"no figure of pixels is named {figure!r}; there are f1, iou, iou_authentic, miou, mcc, precision, recall"
+    )
+
+
+def photo_figures(counts: Iterable[Counts], figure: Figure = "f1", empty: Empty = "skip") -> Floats:
+    """A figure of every photo, (n,), nan for photos that are left out.
+
+    Of a photo that is forged somewhere, a figure without value is 1 if nothing is wrong, else 0 (precision where
+    nothing was found).
+
+    Args:
+        counts: of n photos, (n, 4) or as many :class:`Confusion`.
+        figure: as of :func:`pixel_figure`.
+        empty: what a photo counts that is forged nowhere:
+
+            * ``"skip"``: nothing; only forged photos are averaged, and false alarms cost nothing (DDL, TruFor, Loupe).
+            * ``"score"``: 1 if nothing was found, otherwise 0, so that false alarms cost (``zero_division=1`` of
+              scikit-learn).
+            * ``"zero"``: 0, even for the perfect empty answer (IMDL-BenCo; ``zero_division=0`` of scikit-learn).
+    """
+    table = _table(counts)
+    tp, fp, fn, _ = table.T
+    forged, right = tp + fn > 0, fp + fn == 0
+    values = pixel_figure(table, figure)
+    values = np.where(np.isnan(values), right, values)
+    if empty == "skip":
+        return np.where(forged, values, math.nan)
+    if empty in ("score", "zero"):
+        return np.where(forged, values, right if empty == "score" else 0.0)
+    raise DataError(f"no treatment of empty masks is named {empty!r}; there are {', '.join(get_args(Empty))}")
+
+
+def mean_figure(
+    counts: Iterable[Counts],
+    figure: Figure = "f1",
+    *,
+    empty: Empty = "skip",
+    double: bool = False,
+    times: npt.ArrayLike | None = None,
+) -> float:
+    """A figure of every photo, then averaged: each photo weighs the same.
+
+    Args:
+        counts: of n photos, (n, 4) or as many :class:`Confusion`.
+        figure: as of :func:`pixel_figure`.
+        empty: as of :func:`photo_figures`.
+        double: of each photo the better of the map and its inverse; see :func:`inverted`.
+        times: (n,) how often each photo counts; by default once.
 
     Returns:
-        0 to 1, or nan if no photo is left.
+        The mean, or nan if no photo is left.
     """
-    return _mean([_or_one(count.iou) for count in counts if empty == "score" or count.tp + count.fn])
+    table = _table(counts)
+    values = photo_figures(table, figure, empty)
+    if double:
+        values = np.maximum(values, photo_figures(inverted(table), figure, empty))
+    return _mean(values, times)
+
+
+def imdlbenco_f1(counts: Counts) -> Floats:
+    """F1 of each photo as IMDL-BenCo has it, (...): precision and recall with 1e-8 below each fraction line.
+
+    A perfect answer is a little less than 1, an empty truth 0 whatever was found. Its map is ``score > 0.5``; its
+    ``reverse`` is of :func:`inverted` counts, its ``double`` the larger of both.
+    """
+    tp, fp, fn, _ = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    precision, recall = tp / (tp + fp + 1e-8), tp / (tp + fn + 1e-8)
+    return np.asarray(2 * precision * recall / (precision + recall + 1e-8))
+
+
+def imdlbenco_iou(counts: Counts) -> Floats:
+    """IoU of each photo as IMDL-BenCo has it, (...): TP / (TP + FP + FN + 1e-8); an empty truth is 0."""
+    tp, fp, fn, _ = np.moveaxis(np.asarray(counts, np.float64), -1, 0)
+    return np.asarray(tp / (tp + fp + fn + 1e-8))
+
+
+# ---------------------------------------------------------------------------------------------------------- heat maps
+
+
+def pixel_histogram(scores: Map, truth: Mask, ignore: Mask | None = None, bins: int = BINS) -> Ints:
+    """How many authentic and forged pixels have which score, (2, bins): all that figures of pixels need of a photo.
+
+    Bin k holds scores in [k, k + 1) / bins, the last one 1.0 too. Sums of histograms are histograms of all pixels.
+
+    Args:
+        scores: (H, W) float in [0, 1], uint8 (of 255) or bool.
+        truth: (H, W) bool.
+        ignore: (H, W) bool, pixels that count nothing.
+        bins: a power of two, so that dividing into bins rounds nothing; from 256 on, every 8-bit score is apart.
+
+    Raises:
+        DataError: shapes differ, the truth is not boolean, scores are nan or outside [0, 1], or ``bins`` is no power
+            of two up to 16384.
+    """
+    scores, truth = np.asarray(scores), np.asarray(truth)
+    _same(scores, truth, ignore)
+    if bins < 2 or bins > 2**14 or bins & (bins - 1):
+        raise DataError(f"{bins} bins: give a power of two from 2 to 16384")
+    if scores.dtype == np.uint8:
+        place = np.minimum(np.arange(256) * bins // 255, bins - 1).astype(np.uint16)[scores]
+    elif scores.dtype == np.bool_:
+        place = scores * np.uint16(bins - 1)
+    else:
+        _check_unit(scores)
+        place = np.minimum((scores * scores.dtype.type(bins)).astype(np.uint16), np.uint16(bins - 1))
+    row = truth.view(np.uint8) if truth.flags.c_contiguous else truth.astype(np.uint8)
+    if ignore is not None:
+        row = np.where(ignore, np.uint8(2), row)
+    place += row * np.uint16(bins)
+    return np.bincount(place.ravel(), minlength=3 * bins)[: 2 * bins].reshape(2, bins)
+
+
+def histogram_curve(histogram: Ints) -> Curve:
+    """The curve of a histogram (2, bins): a point for each bin, the threshold being its lower edge.
+
+    Scores of one bin are equal to it. For 8-bit scores that is exact; for others, AUC is off by at most half the sum
+    over bins of FPR step x TPR step.
+    """
+    bins = histogram.shape[1]
+    fp, tp = np.concatenate([np.zeros((2, 1), np.int64), np.cumsum(histogram[:, ::-1], axis=1)], axis=1)
+    return Curve(np.append(np.inf, np.arange(bins - 1, -1, -1) / bins), tp, fp)
+
+
+def photo_pixels(
+    scores: Map,
+    truth: Mask,
+    ignore: Mask | None = None,
+    *,
+    threshold: float = 0.5,
+    strict: bool = False,
+    bins: int | None = BINS,
+) -> PhotoPixels:
+    """Everything about one heat map: counts at a fixed and at the best threshold, of the inverse too, AUC and AP.
+
+    Args:
+        scores: (H, W) float in [0, 1], uint8 (of 255) or bool.
+        truth: (H, W) bool.
+        ignore: (H, W) bool, pixels that count nothing.
+        threshold: in [0, 1]: what reaches it is called forged. It is kept to exactly, whatever the bins.
+        strict: only what is larger is called forged (``score > threshold``, as IMDL-BenCo and TruFor have it).
+        bins: how finely AUC, AP and the best threshold are resolved, as of :func:`pixel_histogram`; ``None``: exactly,
+            by sorting, forty times slower.
+
+    Raises:
+        DataError: as :func:`pixel_histogram`.
+    """
+    histogram = None if bins is None else pixel_histogram(scores, truth, ignore, bins)
+    return _photo(np.asarray(scores), np.asarray(truth), ignore, threshold, strict, histogram)
+
+
+def _photo(
+    scores: Map,
+    truth: Mask,
+    ignore: Mask | None,
+    threshold: float,
+    strict: bool,
+    histogram: Ints | None,
+) -> PhotoPixels:
+    if histogram is None:
+        _same(scores, truth, ignore)
+        unit = _unit(scores)
+        _check_unit(unit)
+        curve = roc_curve(*((unit.ravel(), truth.ravel()) if ignore is None else (unit[~ignore], truth[~ignore])))
+    else:
+        curve = histogram_curve(histogram)
+    edge = threshold * (len(curve.tp) - 1)
+    if histogram is not None and not strict and edge == int(edge) and edge >= 1:
+        at = curve.counts[len(curve.tp) - 1 - int(edge)]
+        counts = Confusion(*at.tolist())
+    else:
+        unit = _unit(scores)
+        counts = confusion(unit > threshold if strict else unit >= threshold, truth, ignore)
+    best, k = _best(curve.counts)
+    best_inverted, _ = _best(inverted(curve.counts))
+    return PhotoPixels(counts, curve.auc(), curve.ap(), best, float(curve.threshold[k]), best_inverted)
+
+
+def _best(counts: Ints) -> tuple[Confusion, int]:
+    """The counts with the best F1, the first of several, and which they are."""
+    k = int(np.argmax(np.nan_to_num(pixel_figure(counts, "f1"), nan=-1.0)))
+    return Confusion(*counts[k].tolist()), k
+
+
+class PixelTable:
+    """Heat maps added one by one, then every figure over them; what is kept of each is a few numbers.
+
+    Args:
+        threshold: as of :func:`photo_pixels`.
+        strict: as of :func:`photo_pixels`.
+        bins: as of :func:`pixel_histogram`.
+        keep: also keep the histogram of every photo (8 KB at 1024 bins), for resamples of figures over pooled scores.
+    """
+
+    def __init__(self, *, threshold: float = 0.5, strict: bool = False, bins: int = BINS, keep: bool = False) -> None:
+        self._how = (threshold, strict)
+        self._photos: list[PhotoPixels] = []
+        self._histogram = np.zeros((2, bins), np.int64)
+        self._f1 = np.zeros(bins + 1)  # F1 at every threshold, summed over forged photos
+        self._kept: list[npt.NDArray[np.uint32]] | None = [] if keep else None
+
+    def add(self, scores: Map, truth: Mask, ignore: Mask | None = None) -> PhotoPixels:
+        """Take in one photo, and what it counts alone.
+
+        Raises:
+            DataError: as :func:`pixel_histogram`.
+        """
+        histogram = pixel_histogram(scores, truth, ignore, self._histogram.shape[1])
+        photo = _photo(np.asarray(scores), np.asarray(truth), ignore, *self._how, histogram)
+        self._photos.append(photo)
+        self._histogram += histogram
+        if photo.counts.tp + photo.counts.fn:
+            self._f1 += pixel_figure(histogram_curve(histogram).counts, "f1")
+        if self._kept is not None:
+            self._kept.append(histogram.astype(np.uint32))
+        return photo
+
+    @property
+    def counts(self) -> Ints:
+        """TP, FP, FN, TN of every photo at the fixed threshold, (n, 4)."""
+        return _table(photo.counts for photo in self._photos)
+
+    def curve(self, times: npt.ArrayLike | None = None) -> Curve:
+        """The curve of the pixels of all photos together; ``times``, (n,): how often each photo counts.
+
+        Raises:
+            DataError: ``times`` of a table that does not ``keep``.
+        """
+        if times is None:
+            return histogram_curve(self._histogram)
+        if self._kept is None:
+            raise DataError("resamples of pooled scores need PixelTable(keep=True)")
+        total = np.zeros_like(self._histogram)
+        for many, histogram in zip(np.asarray(times).tolist(), self._kept, strict=True):
+            if many:
+                total += many * histogram.astype(np.int64)
+        return histogram_curve(total)
+
+    def best_threshold(self) -> tuple[float, float]:
+        """The one threshold with the best mean F1 over all forged photos, and that F1; only the truth tells it."""
+        forged = int((self.counts[:, [0, 2]].sum(1) > 0).sum()) if self._photos else 0
+        if not forged:
+            return math.nan, math.nan
+        k = int(np.argmax(self._f1))
+        return float(histogram_curve(self._histogram).threshold[k]), float(self._f1[k] / forged)
+
+    def figures(self, times: npt.ArrayLike | None = None, *, empty: Empty = "skip") -> dict[str, float]:
+        """Every figure by name; ``times``, (n,): how often each photo counts, ``empty`` as of :func:`photo_figures`.
+
+        ``f1 iou miou mcc precision recall``: of every photo at the fixed threshold, then averaged; ``auc ap``: the
+        same, over photos where they are defined. ``f1_double``: the better of map and inverse. ``f1_best``: at the best
+        threshold of every photo; ``f1_best_double``: also the better of map and inverse. With ``_pooled``: of the
+        pixels of all photos, forged or not, together; ``auc_pooled ap_pooled`` with ``times`` only if the table keeps
+        histograms.
+        """
+        table = self.counts
+        kinds: tuple[Figure, ...] = ("f1", "iou", "miou", "mcc", "precision", "recall")
+        found: dict[str, float] = {kind: mean_figure(table, kind, empty=empty, times=times) for kind in kinds}
+        found["auc"], found["ap"] = (_mean([getattr(p, key) for p in self._photos], times) for key in ("auc", "ap"))
+        found["f1_double"] = mean_figure(table, "f1", empty=empty, double=True, times=times)
+        best = photo_figures((p.best for p in self._photos), "f1", empty)
+        inverse = photo_figures((p.best_inverted for p in self._photos), "f1", empty)
+        found["f1_best"], found["f1_best_double"] = _mean(best, times), _mean(np.maximum(best, inverse), times)
+        total = pooled(table, times)
+        found |= {f"{kind}_pooled": float(pixel_figure(total, kind)) for kind in kinds}
+        if times is None or self._kept is not None:
+            curve = self.curve(times)
+            found |= {"auc_pooled": curve.auc(), "ap_pooled": curve.ap()}
+        return found
+
+
+# ------------------------------------------------------------------------------------- as the released Loupe evaluates
 
 
 def loupe_released(
@@ -194,7 +467,7 @@ def loupe_released(
 ) -> LoupeScores:
     """The figures of the released Loupe code, to compare with its tables; not our own yardstick.
 
-    * ``auc``: :func:`roc_auc` over all photos.
+    * ``auc``: :func:`seamline.metrics.detection.roc_auc` over all photos.
     * ``f1``: pixels of all photos whose truth is not empty, pooled; false alarms on authentic photos cost nothing.
     * ``iou``: the same pixels, *mean of forged and authentic IoU*, which is why it exceeds ``f1``.
     * ``overall``: (auc + f1 + iou) / 3.
@@ -208,7 +481,8 @@ def loupe_released(
         truths: n masks (H, W).
 
     Raises:
-        DataError: as :func:`roc_auc` and :func:`confusion`, or the numbers of masks and scores differ.
+        DataError: as :func:`seamline.metrics.detection.roc_auc` and :func:`confusion`, or the numbers of masks and
+            scores differ.
     """
     auc = roc_auc(scores, labels)
     if not len(predictions) == len(truths) == np.size(scores):
@@ -216,31 +490,53 @@ def loupe_released(
             f"{np.size(scores)} scores, {len(predictions)} predictions and {len(truths)} truths: not one each"
         )
     total = pooled(confusion(p, t) for p, t in zip(predictions, truths, strict=True) if np.any(t))
-    f1 = total.f1
-    iou = (total.iou + total.iou_authentic) / 2
+    f1, iou = total.f1, float(pixel_figure(total, "miou"))
     return LoupeScores(auc, f1, iou, (auc + f1 + iou) / 3)
 
 
-def _scored(scores: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Checked scores (n,) float64 and labels (n,) bool."""
-    score, label = np.asarray(scores, np.float64), np.asarray(labels)
-    if score.ndim != 1 or score.shape != label.shape:
-        raise DataError(f"scores of shape {score.shape} and labels of shape {label.shape}: give one label per score")
-    if np.isnan(score).any():
-        raise DataError(f"score number {int(np.isnan(score).argmax())} is nan; a photo without a score has no rank")
-    if not np.isin(label, (0, 1)).all():
-        raise DataError("labels must be 0 (authentic) or 1 (forged)")
-    return score, label.astype(np.bool_)
+# ----------------------------------------------------------------------------------------------------------- checking
 
 
-def _or_one(value: float) -> float:
-    """Nothing forged and nothing found is a perfect answer."""
-    return 1.0 if math.isnan(value) else value
+def _same(scores: Map, truth: npt.NDArray[np.generic], ignore: Mask | None) -> None:
+    if truth.dtype != np.bool_:
+        raise DataError(f"masks must be boolean, not {scores.dtype} and {truth.dtype}; threshold them first")
+    if scores.shape != truth.shape:
+        raise DataError(f"masks of shapes {scores.shape} and {truth.shape} cannot be compared; resize one of them")
+    if ignore is not None and (ignore.shape != truth.shape or ignore.dtype != np.bool_):
+        raise DataError(
+            f"ignored pixels {ignore.dtype} {ignore.shape} for masks of {truth.shape}: give bool, that shape"
+        )
 
 
-def _ratio(part: int, whole: int) -> float:
-    return part / whole if whole else math.nan
+def _unit(scores: Map) -> Map:
+    """Scores as numbers in [0, 1]."""
+    return scores / np.float64(255) if scores.dtype == np.uint8 else scores
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else math.nan
+def _check_unit(scores: Map) -> None:
+    if scores.dtype.kind not in "fb":
+        raise DataError(f"scores of type {scores.dtype}: give floats in [0, 1], uint8 of 255, or bool")
+    if scores.size and not (scores.min() >= 0 and scores.max() <= 1):
+        raise DataError(f"scores of {scores.min():g} to {scores.max():g}: a heat map holds probabilities in [0, 1]")
+
+
+def _table(counts: Iterable[Counts]) -> Ints:
+    """Counts of n photos, (n, 4)."""
+    if isinstance(counts, np.ndarray):
+        return counts.reshape(-1, 4)
+    return np.array([*counts], np.int64).reshape(-1, 4)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    share: Floats = np.divide(part, whole, out=np.full(np.shape(part), math.nan), where=whole > 0)
+    return share
+
+
+def _mean(values: npt.ArrayLike, times: npt.ArrayLike | None) -> float:
+    """The mean of the values that are not nan, each counted so often; nan if there are none."""
+    value = np.asarray(values, np.float64)
+    weight = np.ones(len(value)) if times is None else np.asarray(times, np.float64)
+    used = ~np.isnan(value) & (weight > 0)
+    if not used.any():
+        return math.nan
+    return math.fsum(value[used] * weight[used]) / float(weight[used].sum())

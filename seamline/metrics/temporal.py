@@ -17,23 +17,25 @@ one truth is enough, neither the order in the file nor the last bit of an IoU ma
 1.0. The three variants reproduce the released evaluators, rounding included; where those crash, ours raise
 :class:`DataError`.
 
-A figure that is not defined is nan, never a friendly 0 or 1. AUC of clips: :func:`seamline.metrics.image.roc_auc`.
+A figure that is not defined is nan, never a friendly 0 or 1. Scores of whole clips:
+:mod:`seamline.metrics.detection`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError
 from ..report import Modality, Report
-from .image import Mask, _scored, confusion, pooled, roc_auc
+from .detection import roc_auc, roc_curve, scored
+from .image import Mask, confusion, pooled
 
 IOUS = (0.5, 0.75, 0.95)  # of AP
 NUMBERS = (100, 50, 20, 10)  # proposals, of AR
@@ -49,7 +51,6 @@ Truth = Report | npt.ArrayLike  # its forged spans, (m, 2) start, end
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Single = npt.NDArray[np.float32]
-Key = TypeVar("Key", bound=Hashable)
 
 
 class BoundaryError(NamedTuple):
@@ -505,10 +506,11 @@ def avdeepfake1m_auc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     Raises:
         DataError: as :func:`roc_auc`.
     """
-    score, label = _scored(scores, labels)
+    score, label = scored(scores, labels)
     if score.size and (score.min() < 0 or score.max() > 1):
         score = 1 / (1 + np.exp(-score))
-    right, wrong = (count.astype(np.float32) for count in _counts(score, label))
+    curve = roc_curve(score, label)
+    right, wrong = curve.tp.astype(np.float32), curve.fp.astype(np.float32)
     if right[-1] == 0 or wrong[-1] == 0:
         return math.nan
     import torch  # whose order of adding is the original's
@@ -760,106 +762,3 @@ def _same(found: Sequence[npt.ArrayLike], truths: Sequence[npt.ArrayLike]) -> No
     for i, (f, t) in enumerate(zip(found, truths, strict=True)):
         if np.shape(f) != np.shape(t):
             raise DataError(f"clip number {i}: {np.size(f)} frames and truth of {np.size(t)}")
-
-
-# -------------------------------------------------------------------------------------------------- clips as a whole
-
-
-def equal_error_rate(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """The error rate at the threshold where as many forged are missed as authentic called forged, as shares.
-
-    On the ROC curve, whose points are joined by straight lines; equal scores are one point.
-
-    Args:
-        scores: (n,) real numbers, higher = more likely forged.
-        labels: (n,) bool or 0/1, 1 = forged.
-
-    Returns:
-        0 to 1, or nan if one of the classes is absent.
-
-    Raises:
-        DataError: as :func:`roc_auc`.
-    """
-    right, wrong = _counts(*_scored(scores, labels))
-    if right[-1] == 0 or wrong[-1] == 0:
-        return math.nan
-    alarm, miss = wrong / wrong[-1], 1 - right / right[-1]
-    k = int(np.argmax(alarm >= miss))  # the first point from which alarms prevail; never the point of none at all
-    gap, gap_before = alarm[k] - miss[k], miss[k - 1] - alarm[k - 1]
-    share = gap_before / (gap + gap_before)
-    return float(alarm[k - 1] + share * (alarm[k] - alarm[k - 1]))
-
-
-def score_average_precision(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
-    """AP of whole clips: sum over distinct scores k of (recall_k - recall_{k-1}) x precision_k, not interpolated.
-
-    Args:
-        scores: (n,) real numbers, higher = more likely forged.
-        labels: (n,) bool or 0/1, 1 = forged.
-
-    Returns:
-        0 to 1, or nan without forged clips.
-
-    Raises:
-        DataError: as :func:`roc_auc`.
-    """
-    right, wrong = _counts(*_scored(scores, labels))
-    if right[-1] == 0:
-        return math.nan
-    precision = right[1:] / (right[1:] + wrong[1:])
-    return float((np.diff(right) * precision).sum() / right[-1])
-
-
-def _counts(score: Floats, label: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
-    """Forged and authentic that reach each distinct score, from the largest on, after a 0 for a threshold above all."""
-    order = np.argsort(-score, kind="stable")
-    score, label = score[order], label[order]
-    last = _last_of_equal(score)
-    right = np.cumsum(label)[last]
-    return np.concatenate([[0], right]), np.concatenate([[0], last + 1 - right])
-
-
-# ------------------------------------------------------------------------------------------------ confidence intervals
-
-
-def resamples(groups: int | Sequence[str], draws: int = 1000, seed: int = 0) -> Iterator[Ints]:
-    """Bootstrap resamples: how often each clip is drawn, (n,), ``draws`` times.
-
-    Args:
-        groups: how many clips there are; or the group of each, to draw whole groups where clips of one are alike.
-        draws: how many resamples.
-        seed: the same seed gives the same resamples.
-    """
-    names, place = np.unique(np.arange(groups) if isinstance(groups, int) else np.asarray(groups), return_inverse=True)
-    rng = np.random.default_rng(seed)
-    for _ in range(draws):
-        yield np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[place]
-
-
-def bootstrap(
-    figures: Callable[[Ints], dict[Key, float]],
-    groups: int | Sequence[str],
-    *,
-    level: float = 0.95,
-    draws: int = 1000,
-    seed: int = 0,
-) -> dict[Key, tuple[float, float]]:
-    """Confidence intervals of figures, from resampling clips with replacement (percentile bootstrap, Efron 1979).
-
-    Args:
-        figures: how often each clip counts, (n,), to named figures: ``Matching(found, truths).ap``, for one.
-        groups: as of :func:`resamples`.
-        level: how much of the resamples lies inside.
-        draws: how many resamples.
-        seed: as of :func:`resamples`.
-
-    Returns:
-        Name -> (low, high), of the resamples where the figure is defined; one that never is has no entry.
-    """
-    values: dict[Key, list[float]] = {}
-    for times in resamples(groups, draws, seed):
-        for name, value in figures(times).items():
-            if not math.isnan(value):
-                values.setdefault(name, []).append(value)
-    ends = ((1 - level) / 2, (1 + level) / 2)
-    return {name: tuple(np.quantile(drawn, ends).tolist()) for name, drawn in values.items()}

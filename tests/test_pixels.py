@@ -1,102 +1,36 @@
-"""Hand cases, and equality with scikit-learn on random ones."""
+"""Figures of masks and heat maps: by hand, and against scikit-learn on random ones."""
 
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
+import numpy.typing as npt
 import pytest
-import sklearn.calibration
+import scipy.ndimage
 import sklearn.metrics
 
 from seamline.errors import DataError
 from seamline.metrics.image import (
     Confusion,
+    PixelTable,
+    border_ring,
     confusion,
-    expected_calibration_error,
-    false_positive_rate,
+    histogram_curve,
+    imdlbenco_f1,
+    imdlbenco_iou,
+    inverted,
     loupe_released,
-    mean_pixel_f1,
-    mean_pixel_iou,
-    pixel_f1,
-    pixel_iou,
+    mean_figure,
+    photo_figures,
+    photo_pixels,
+    pixel_figure,
+    pixel_histogram,
     pooled,
-    roc_auc,
 )
 
 TOLERANCE = 1e-12
-
-
-@pytest.mark.parametrize("decimals", [0, 1, 2, 16])  # few decimals: many ties
-@pytest.mark.parametrize("n", [2, 3, 50, 1001])
-def test_auc_equals_scikit_learn(rng: np.random.Generator, n: int, decimals: int) -> None:
-    for _ in range(20):
-        labels = np.append(rng.integers(0, 2, n - 2), [0, 1])
-        scores = (rng.normal(size=n) + labels).round(decimals)
-        assert roc_auc(scores, labels) == pytest.approx(sklearn.metrics.roc_auc_score(labels, scores), abs=TOLERANCE)
-
-
-@pytest.mark.parametrize(
-    ("scores", "labels", "auc"),
-    [
-        ([0.1, 0.9], [0, 1], 1.0),
-        ([0.9, 0.1], [0, 1], 0.0),
-        ([0.5, 0.5], [0, 1], 0.5),
-        ([0.1, 0.4, 0.4, 0.8], [0, 0, 1, 1], 0.875),
-        ([-np.inf, 0.0, np.inf], [0, 0, 1], 1.0),
-    ],
-)
-def test_auc_by_hand(scores: list[float], labels: list[int], auc: float) -> None:
-    assert roc_auc(scores, labels) == auc
-    assert roc_auc(scores, np.array(labels, bool)) == auc
-
-
-@pytest.mark.parametrize("labels", [[], [0], [1], [0, 0], [1, 1, 1]])
-def test_auc_of_one_class_is_nan(labels: list[int]) -> None:
-    assert math.isnan(roc_auc(np.linspace(0, 1, len(labels)), labels))
-
-
-@pytest.mark.parametrize(
-    ("scores", "labels", "match"),
-    [
-        ([0.1, np.nan], [0, 1], "number 1 is nan"),
-        ([0.1, 0.2], [0, 2], "0 \\(authentic\\) or 1"),
-        ([0.1, 0.2], [0], "one label per score"),
-        ([[0.1, 0.2]], [[0, 1]], "one label per score"),
-    ],
-)
-def test_scores_are_checked(scores: list[float], labels: list[int], match: str) -> None:
-    for metric in (roc_auc, expected_calibration_error, lambda s, y: false_positive_rate(s, y, 0.5)):
-        with pytest.raises(DataError, match=match):
-            metric(scores, labels)
-
-
-def test_false_positive_rate() -> None:
-    scores, labels = [0.2, 0.5, 0.7, 0.9], [0, 0, 0, 1]
-    assert false_positive_rate(scores, labels, 0.5) == 2 / 3  # 0.5 itself is called forged
-    assert false_positive_rate(scores, labels, 0.95) == 0
-    assert math.isnan(false_positive_rate([0.3], [1], 0.5))
-
-
-@pytest.mark.parametrize("bins", [1, 10, 15])
-def test_calibration_error_equals_the_definition_bin_by_bin(rng: np.random.Generator, bins: int) -> None:
-    for _ in range(10):
-        scores = rng.uniform(size=200)
-        labels = rng.integers(0, 2, 200)
-        share, mean = sklearn.calibration.calibration_curve(labels, scores, n_bins=bins)
-        counts = np.histogram(scores, bins, (0, 1))[0]
-        theirs = np.average(np.abs(share - mean), weights=counts[counts > 0])
-        assert expected_calibration_error(scores, labels, bins) == pytest.approx(theirs, abs=TOLERANCE)
-
-
-def test_calibration_error_by_hand() -> None:
-    assert expected_calibration_error([0.0, 1.0], [0, 1]) == 0
-    assert expected_calibration_error([0.0, 1.0], [1, 0]) == 1
-    assert expected_calibration_error([0.25, 0.25, 0.25, 0.25], [0, 0, 0, 1]) == 0
-    assert expected_calibration_error([0.2, 0.7], [0, 0], bins=2) == pytest.approx(0.45)
-    assert math.isnan(expected_calibration_error([], []))
-    with pytest.raises(DataError, match="not probabilities"):
-        expected_calibration_error([1.2], [1])
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5])
