@@ -14,7 +14,8 @@ import torch
 from seamline import zoo
 from seamline.detectors.loupe import build
 from seamline.errors import DataError
-from seamline.evaluate import calibrate, card_table, evaluate, model_card, perturbation, platt
+from seamline.evaluate import calibrate, card_table, evaluate, model_card
+from seamline.evaluate.calibration import platt
 from seamline.report import Media, Model, Report
 
 
@@ -95,21 +96,6 @@ def test_perturbed_alike(data: Path, name: str) -> None:
     assert row["perturb"] == name
     assert row["auc"] == 1.0
     assert row["f1"] == pytest.approx((1 + 2 / 3) / 2, abs=0.05)
-
-
-def test_perturbation_shapes() -> None:
-    rgb, mask = np.zeros((40, 60, 3), np.uint8), np.ones((40, 60), np.float32)
-    small, small_mask = perturbation("resize0.75")(rgb, mask)
-    assert small.shape == (30, 45, 3)
-    assert small_mask.shape == (30, 45)
-    assert small_mask.min() == 1.0
-    coded, same = perturbation("jpeg75")(rgb, None)
-    assert coded.shape == rgb.shape
-    assert coded.dtype == np.uint8
-    assert same is None
-    for name in ("jpeg", "jpeg0", "blur", "resize0"):
-        with pytest.raises(DataError, match=name):
-            perturbation(name)
 
 
 def test_card_table(data: Path) -> None:

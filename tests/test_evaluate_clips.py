@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seamline import evaluate as module
 from seamline import zoo
 from seamline.errors import DataError
-from seamline.evaluate import calibrate, card_table, evaluate, model_card
+from seamline.evaluate import calibrate, calibration, card_table, evaluate, model_card
 from seamline.pipeline import Session
 from seamline.report import Media, Model, Report, Segment
 from tests.test_pipeline_clips import CARD, Loud, wave
@@ -119,7 +118,8 @@ def test_figures(data: Path, tmp_path: Path) -> None:
 def test_rows_repeat(data: Path) -> None:
     first, second = (evaluate(scan, data, progress=False) for _ in range(2))
     for row in (first, second):
-        row.pop("times_realtime")
+        for name in ("times_realtime", "seconds"):
+            row.pop(name)
     assert first == second
 
 
@@ -163,8 +163,10 @@ def test_photos_and_clips_are_kept_apart(data: Path) -> None:
     with pytest.raises(DataError, match="1 photos and 12 clips"):
         evaluate(scan, data, progress=False)
     (data / "manifest.jsonl").write_text(text)
-    with pytest.raises(DataError, match="for photos"):
+    with pytest.raises(DataError, match="'jpeg75' of clips"):
         evaluate(scan, data, perturb="jpeg75", progress=False)
+    with pytest.raises(DataError, match="for photos"):
+        evaluate(scan, data, mask_threshold=0.5, progress=False)
 
 
 def test_card_table(data: Path) -> None:
@@ -209,7 +211,7 @@ def test_calibrate(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(zoo, "load_detector", lambda weights: (Loud(), card))
     monkeypatch.setattr(zoo, "facts", lambda weights: {"licence": "test"})
     monkeypatch.setattr(zoo, "save", lambda detector, out, **facts: saved.update(facts))
-    monkeypatch.setattr(module, "Session", Toy)
+    monkeypatch.setattr(calibration, "Session", Toy)
     facts = calibrate("toy", data, tmp_path / "out.safetensors", false_alarms=0.0, progress=False)
     assert saved == {"licence": "test"} | facts
     assert facts["calibrated_on"]["authentic"] == 3

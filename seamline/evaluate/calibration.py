@@ -1,0 +1,283 @@
+"""The probability and the thresholds of weights, fitted on files that neither trained them nor will judge them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .. import zoo
+from ..data import Sample, digest, open_data
+from ..detectors.base import ClipDetector, Detector
+from ..errors import DataError
+from ..familiar import PHOTO, SOUND, fit, photo, sound
+from ..media import Clip, open_media
+from ..metrics.bootstrap import bootstrap
+from ..metrics.image import confusion, roc_auc
+from ..metrics.temporal import frame_labels, spans_of
+from ..pipeline import JUDGED, Session
+from ..report import Modality, OperatingPoint, Report, Segment
+from ..synthesis.perturb import change_photo
+from ..verdicts import EVEN
+from .outcomes import COVERS, FRAMES, Scan, compare_frames, forged_in, holds_clips, ticks_of
+from .rows import bar
+
+CUTS = np.linspace(0.05, 0.95, 19)  # thresholds of pixels that calibration tries
+RATES = (0.01, 0.03, 0.1)  # of false alarms, at which verdicts are measured besides that asked for
+FOLDS = 10
+UNFAMILIAR = 0.02  # share of familiar files that may be called unfamiliar
+QUALITIES = (95, 90, 85, 80, 75, 70, 60, 50, 40, 30)  # of JPEG, that are tried
+SEGMENT_CUTS = np.append([0.01, 0.02, 0.03], CUTS)  # and of segments, whose scores are products and so often small
+
+
+def calibrate(
+    weights: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    familiar: str | Path | None = None,
+    false_alarms: float = 0.03,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Fit probability, thresholds and limits on files that neither trained the weights nor will judge them; save all.
+
+    The probability is sigmoid(a * logit + b), by logistic regression with both classes weighing one half (Platt, 1999).
+    The threshold is the lowest that flags at most ``false_alarms`` of the authentic files; the mask threshold the one
+    with the best mean pixel F1 on the forged photos. Of clips, each modality has a calibration of its own, for whether
+    this modality is forged, and the segment threshold is the one with the best mean F1 of forged frames.
+
+    How often verdicts are wrong at the threshold, and at others, is measured on each tenth of the groups with a
+    threshold from the other nine. What is familiar is described by the content of the files, authentic and forged, so
+    that ``UNFAMILIAR`` of them would be called unfamiliar; with fewer than 35 files that is left out. The lowest JPEG
+    quality is the last of ``QUALITIES``, going down, at which saving all photos again leaves an AUC above that of
+    chance, by its 95 % interval.
+
+    Args:
+        weights: a ``.safetensors`` file of ours, or a catalogue name.
+        data: a data folder with authentic and forged photos, or clips.
+        out: the same weights with these facts, as ``.safetensors``.
+        familiar: a data folder whose content tells what is familiar, instead of ``data``; it may be what the weights
+            were trained on, as no label is used. The more cameras or speakers, the better.
+        false_alarms: share of authentic files that may be flagged, in [0, 1).
+        progress: show a progress bar.
+
+    Returns:
+        The facts: ``calibration`` (a, b), ``threshold``, ``mask_threshold``, ``operating_points``, ``familiarity``,
+        ``lowest_quality``, and how many photos they rest on; of clips also ``calibrations`` by modality,
+        ``segment_threshold`` instead of ``mask_threshold``, and no quality.
+
+    Raises:
+        DataError: the folder lacks authentic or forged files, or what it holds is not what the weights judge.
+        WeightsError: the weights cannot be loaded.
+    """
+    detector, card = zoo.load_detector(weights)
+    samples = open_data(data)
+    clips = holds_clips(samples, data)
+    if clips == (detector.modality == "image"):
+        raise DataError(f"{data}: holds {'clips' if clips else 'photos'}, which {card.name} does not judge")
+    known = open_data(familiar) if familiar is not None else samples
+    if holds_clips(known, familiar or data) != clips:
+        raise DataError(f"{familiar}: holds {'photos' if clips else 'clips'}, which {card.name} does not judge")
+    raw = dataclasses.replace(card, calibration=(1.0, 0.0), familiarity={}, operating_points=(), lowest_quality=0)
+    if clips:
+        raw = dataclasses.replace(raw, calibrations={}, threshold=0.0, segment_threshold=0.0)
+    session = Session(detector, card=raw)
+    fitted = (_fit_clips if clips else _fit_photos)(session, bar(samples, "calibrate", progress), data, false_alarms)
+    facts = fitted | {"calibrated_on": {"sha256": digest(data)} | fitted["calibrated_on"]}
+    facts |= {"familiarity": _fit_familiarity(detector, bar(known, "familiar", progress))}
+    zoo.save(detector, out, **zoo.facts(weights) | facts)
+    return facts
+
+
+def _fit_photos(scan: Scan, samples: Iterable[Sample], data: str | Path, false_alarms: float) -> dict[str, Any]:
+    """The facts of :func:`calibrate` from photos; ``scan`` gives sigmoid(logit) as probability."""
+    logits, forged, groups, f1 = [], [], [], []
+    judged: list[Sample] = []
+    for sample in samples:
+        rgb, soft = sample.load()
+        report = scan(rgb)
+        if report.probability is None or report.heatmap is None:
+            continue
+        judged.append(sample)
+        groups.append(sample.group)
+        logits.append(_logit(report.probability))
+        forged.append(soft is not None)
+        if soft is not None:
+            f1.append([confusion(report.heatmap >= cut, soft >= 0.5).f1 for cut in CUTS])
+    x, y = np.array(logits), np.array(forged, bool)
+    _both_classes(y, data, "photos")
+    a, b = platt(x, y)
+    return {
+        "calibration": [round(a, 6), round(b, 6)],
+        "threshold": _threshold(a * x + b, y, false_alarms),
+        "mask_threshold": round(float(CUTS[int(np.argmax(np.mean(f1, 0)))]), 2),
+        "operating_points": _operating_points(a * x + b, y, groups, false_alarms),
+        "lowest_quality": _lowest_quality(scan, judged, y, groups),
+        "calibrated_on": {"authentic": int((~y).sum()), "forged": int(y.sum())},
+    }
+
+
+def _fit_clips(scan: Scan, samples: Iterable[Sample], data: str | Path, false_alarms: float) -> dict[str, Any]:
+    """The facts of :func:`calibrate` from clips; ``scan`` gives sigmoid(logit) and all segments of any probability."""
+    groups: list[str] = []
+    judged: list[tuple[Modality, float]] = []  # of each clip what its verdict comes from, and the logit
+    forged: list[bool] = []
+    apart: dict[str, list[tuple[float, bool]]] = {}  # of each modality logits, and whether it is forged
+    f1: list[list[float]] = []
+    for sample in samples:
+        report = scan(sample.media)
+        if report.probability is None:
+            continue
+        groups.append(sample.group)
+        judge = next(key for key in JUDGED if key in report.modalities)
+        judged.append((judge, _logit(report.modalities[judge])))
+        forged.append(sample.truth.forged)
+        for key, probability in report.modalities.items():
+            wrong = bool(forged_in(sample.truth) & set(COVERS[key]))
+            apart.setdefault(key, []).append((_logit(probability), wrong))
+        truth, ticks = spans_of(sample.truth), ticks_of(sample.truth, report)
+        if frame_labels(truth, ticks, FRAMES).any():
+            kept = [spans_of(dataclasses.replace(report, segments=_above(report, cut))) for cut in SEGMENT_CUTS]
+            f1.append([compare_frames(spans, truth, ticks).f1 for spans in kept])
+    x, y = np.array([logit for _, logit in judged]), np.array(forged, bool)
+    _both_classes(y, data, "clips")
+    overall = platt(x, y)
+    fits: dict[str, tuple[float, float]] = {}
+    for key, pairs in apart.items():
+        logits, labels = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs], bool)
+        if labels.any() and not labels.all():
+            fits[key] = platt(logits, labels)
+    lines = np.array([fits.get(judge, overall) for judge, _ in judged])  # (n, 2)
+    return {
+        "calibration": [round(value, 6) for value in overall],
+        "calibrations": {key: [round(value, 6) for value in fits[key]] for key in sorted(fits)},
+        "threshold": _threshold(lines[:, 0] * x + lines[:, 1], y, false_alarms),
+        "segment_threshold": round(float(SEGMENT_CUTS[int(np.argmax(np.mean(f1, 0)))]), 2),
+        "operating_points": _operating_points(lines[:, 0] * x + lines[:, 1], y, groups, false_alarms),
+        "calibrated_on": {"authentic": int((~y).sum()), "forged": int(y.sum())},
+    }
+
+
+def _sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return 1 / (1 + np.exp(-logits))
+
+
+def _logit(probability: float) -> float:
+    p = min(max(probability, 1e-12), 1 - 1e-12)
+    return float(np.log(p / (1 - p)))
+
+
+def _both_classes(forged: npt.NDArray[np.bool_], data: str | Path, what: str) -> None:
+    if forged.all() or not forged.any():
+        count = f"{int(forged.sum())} of {len(forged)} are forged"
+        raise DataError(f"{data}: calibration needs authentic and forged {what}; {count}")
+
+
+def _threshold(logits: npt.NDArray[np.float64], forged: npt.NDArray[np.bool_], false_alarms: float) -> float:
+    """The lowest threshold of sigmoid(logit) that at most this share of the authentic reach, to four decimals."""
+    allowed = np.quantile(logits[~forged], 1 - false_alarms, method="higher")
+    return float(np.ceil(1e4 / (1 + np.exp(-np.nextafter(allowed, np.inf)))) / 1e4)
+
+
+def _operating_points(
+    logits: npt.NDArray[np.float64], forged: npt.NDArray[np.bool_], groups: Sequence[str], false_alarms: float
+) -> list[dict[str, Any]]:
+    """How often verdicts at ``false_alarms`` and at ``RATES`` are wrong, each as plain values of an OperatingPoint.
+
+    A threshold would flatter the files that set it, so each file is called by one that the other nine tenths of the
+    groups set.
+    """
+    fold = np.unique(list(groups), return_inverse=True)[1] % FOLDS
+    points = []
+    for rate in sorted({false_alarms, *RATES}):
+        called = np.zeros(len(logits), bool)
+        for part in np.unique(fold):
+            rest = fold != part if (~forged[fold != part]).any() else np.ones(len(fold), bool)
+            called[fold == part] = _sigmoid(logits[fold == part]) >= _threshold(logits[rest], forged[rest], rate)
+        wrong, drawn = called & ~forged, ~forged
+
+        def alarms(times: npt.NDArray[np.int64], wrong: Any = wrong, drawn: Any = drawn) -> dict[str, float]:
+            return {"rate": float(times[wrong].sum() / times[drawn].sum())} if times[drawn].any() else {}
+
+        low, high = bootstrap(alarms, groups).get("rate", (0.0, 1.0))
+        if not wrong.any():  # no resample has what was never seen: the rule of three
+            high = min(1.0, 3 / int(drawn.sum()))
+        point = OperatingPoint(
+            threshold=_threshold(logits, forged, rate),
+            false_alarms=round(float(wrong.sum() / drawn.sum()), 4),
+            low=round(low, 4),
+            high=round(high, 4),
+            detected=round(float(called[forged].mean()), 4),
+            missed=round(float((_sigmoid(logits[forged]) < EVEN).mean()), 4),
+            authentic=int(drawn.sum()),
+            forged=int(forged.sum()),
+        )
+        points.append(dataclasses.asdict(point))
+    return points
+
+
+def _lowest_quality(scan: Scan, samples: Sequence[Sample], forged: npt.NDArray[np.bool_], groups: Sequence[str]) -> int:
+    """The last of ``QUALITIES`` at which the photos, saved once more, are told apart better than by chance."""
+    lowest = 100
+    for quality in QUALITIES:
+        change = change_photo(f"jpeg{quality}")
+        logits = np.array([_logit(scan(change(sample.pixels(), None)[0]).probability or 0.0) for sample in samples])
+
+        def auc(times: npt.NDArray[np.int64], logits: Any = logits) -> dict[str, float]:
+            drawn = np.repeat(np.arange(len(times)), times)
+            both = forged[drawn].any() and not forged[drawn].all()
+            return {"auc": roc_auc(logits[drawn], forged[drawn])} if both else {}
+
+        if bootstrap(auc, groups).get("auc", (0.0, 1.0))[0] <= 0.5:
+            break
+        lowest = quality
+    return lowest
+
+
+def _fit_familiarity(detector: Detector, samples: Iterable[Sample]) -> dict[str, Any]:
+    """What the content of files is like, as plain values; empty if they are too few to say."""
+    names = PHOTO if detector.modality == "image" else SOUND
+    features: list[npt.NDArray[np.float64]] = []
+    groups: list[str] = []
+    for sample in samples:
+        if isinstance(detector, ClipDetector):
+            clock = detector.clock
+            medium = open_media(sample.media) if isinstance(sample.media, Path) else sample.media
+            assert isinstance(medium, Clip)
+            waves = medium.sound(clock.rate, clock.ticks / clock.fps)
+            found = [known for wave in waves if (known := sound(wave, clock.rate)) is not None]
+        else:
+            found = [photo(sample.pixels())]
+        features += found
+        groups += [sample.group] * len(found)
+    return fit(names, features, groups, UNFAMILIAR).to_dict() if len(features) >= 5 * len(names) else {}
+
+
+def _above(report: Report, cut: float) -> tuple[Segment, ...]:
+    """The segments that a segment threshold of ``cut`` would have left."""
+    return tuple(segment for segment in report.segments if segment.probability >= cut)
+
+
+def platt(logits: npt.NDArray[np.float64], forged: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """(a, b) of sigmoid(a * logit + b) by weighted logistic regression; both classes weigh one half. a is positive.
+
+    Targets are softened as Platt (1999) does, (n + 1) / (n + 2) and 1 / (n + 2), so that separable scores stay finite.
+    """
+    positive, negative = int(forged.sum()), int((~forged).sum())
+    target = np.where(forged, (positive + 1) / (positive + 2), 1 / (negative + 2))
+    weight = np.where(forged, 0.5 / positive, 0.5 / negative)
+    features = np.stack([logits, np.ones_like(logits)], 1)
+    theta = np.array([1.0 / max(float(logits.std()), 1e-6), 0.0])
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-features @ theta))
+        gradient = features.T @ (weight * (p - target))
+        hessian = (features * (weight * p * (1 - p))[:, None]).T @ features + 1e-9 * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        theta = theta - step / max(1.0, float(np.abs(step).max()))
+        if np.abs(step).max() < 1e-10:
+            break
+    return max(float(theta[0]), 1e-3), float(theta[1])

@@ -1,0 +1,153 @@
+"""Model cards and their tables, in Markdown, written from what training and evaluation recorded."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import zoo
+from ..errors import DataError
+
+SPOKEN = {"auc": "AUC", "f1": "F1", "ap50": "AP@.5"}
+
+
+def card_table(rows: Sequence[dict[str, Any]]) -> str:
+    """The tables of a model card, in Markdown, from rows of :func:`evaluate`: all of photos, or all of clips.
+
+    Rows of photos differ in their perturbation, rows of clips in their data.
+    """
+    clips = rows[0].get("modality") == "audio_visual"
+    lines = _clip_lines(rows) if clips else _photo_lines(rows)
+    first = rows[0]
+    cuts = f"Threshold {first['threshold']:.3g}"
+    cuts += "." if clips else f", mask threshold {first['mask_threshold']:.3g}."
+    digests = ", ".join(dict.fromkeys(f"`{row['data']['sha256']}`" for row in (rows if clips else rows[:1])))
+    lines += [
+        "",
+        f"{cuts} In brackets: 95 % interval, from resampling whole groups of {'clips' if clips else 'photos'}.",
+        f"Weights SHA-256 `{first['model']['sha256']}`, data manifest {digests}, commit `{first['commit']}`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _photo_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    lines = [
+        "| photos | authentic | forged | image AUC | pixel F1 | IoU | F1 as shown | detected | false alarms | ECE |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    figures = ("auc", "f1", "iou", "f1_shown", "detected", "false_alarms", "ece")
+    for row in rows:
+        cells = [_cell(row[name], row["ci95"].get(name)) for name in figures]
+        lines.append(_line(_spoken(row["perturb"]), row["n"]["authentic"], row["n"]["forged"], *cells))
+    return lines + _kind_lines(rows, [_spoken(row["perturb"]) for row in rows], ("auc", "f1", "detected"))
+
+
+def _clip_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    names = [row["data"]["name"] for row in rows]
+    lines = ["| clips | authentic | forged | clip AUC | of video | of audio | detected | false alarms | ECE |"]
+    lines.append("|---" * 9 + "|")
+    for name, row in zip(names, rows, strict=True):
+        figures = ("auc", "auc_video", "auc_audio", "detected", "false_alarms", "ece")
+        cells = [_cell(row[figure], row["ci95"].get(figure)) for figure in figures]
+        lines.append(_line(name, row["n"]["authentic"], row["n"]["forged"], *cells))
+    lines += ["", "| clips | AP@.5 | AP@.75 | AP@.95 | AR@100 | AR@50 | AR@20 | AR@10 | frame F1 | ends off by |"]
+    lines.append("|---" * 10 + "|")
+    for name, row in zip(names, rows, strict=True):
+        spans = ("ap50", "ap75", "ap95", "ar100", "ar50", "ar20", "ar10", "frame_f1")
+        cells = [_cell(row[figure], row["ci95"].get(figure)) for figure in spans]
+        lines.append(_line(name, *cells, _milliseconds(row["boundary_ms"], row["ci95"].get("boundary_ms"))))
+    lines += _kind_lines(rows, names, ("auc", "ap50", "detected"), "forged_in")
+    return lines + _kind_lines(rows, names, ("auc", "ap50", "detected"))
+
+
+def _kind_lines(
+    rows: Sequence[dict[str, Any]], names: Sequence[str], figures: Sequence[str], where: str = "kinds"
+) -> list[str]:
+    """A table of parts of the data by kind of forgery, or by modality that is forged; a column for every row."""
+    spoken = " / ".join(SPOKEN.get(figure, figure) for figure in figures)
+    lines = ["", f"Per {'kind of forgery' if where == 'kinds' else 'modality that is forged'}, as {spoken}:", ""]
+    lines += [_line("kind" if where == "kinds" else "forged in", *names), "|---" * (len(rows) + 1) + "|"]
+    kinds = sorted({kind for row in rows for kind in row[where]})
+    forgeries = [kind for kind in kinds if any("detected" in row[where].get(kind, {}) for row in rows)]
+    for kind in forgeries:
+        parts = [[_cell(row[where].get(kind, {}).get(name)) for name in figures] for row in rows]
+        lines.append(_line(kind, *(" / ".join(part) for part in parts)))
+    for kind in (kind for kind in kinds if kind not in forgeries):
+        alarms = (_cell(row[where].get(kind, {}).get("false_alarms")) for row in rows)
+        lines.append(_line(f"false alarms: {kind}", *alarms))
+    return lines
+
+
+def model_card(
+    weights: str | Path, run: str | Path, rows: Sequence[tuple[str, dict[str, Any]]], words: str | Path
+) -> str:
+    """A model card in Markdown, written from what training and evaluation recorded.
+
+    Args:
+        weights: the calibrated ``.safetensors`` file, or a catalogue name.
+        run: the folder of the training run, for its ``run.json``.
+        rows: a heading and a row of :func:`evaluate` each; rows of one heading share a table.
+        words: a Markdown file with what no measurement knows: title, use, method, limits, licence.
+
+    Raises:
+        WeightsError: the weights cannot be loaded.
+        DataError: the run or the words are not there.
+    """
+    detector, card = zoo.load_detector(weights)
+    facts = zoo.facts(weights)
+    try:
+        about = json.loads((Path(run) / "run.json").read_text("utf-8"))
+        text = Path(words).read_text("utf-8").rstrip()
+    except (OSError, ValueError) as cause:
+        raise DataError(f"{run} and {words}: a card needs a training run and its words: {cause}") from cause
+    recipe, data, fitted = about["recipe"], about["data"], facts.get("calibrated_on", {})
+    parameters = sum(p.numel() for p in detector.parameters())
+    stages = "; ".join(f"{s['name']}: {s['steps']} steps of {s['batch'] * s['accumulation']}" for s in recipe["stage"])
+    clips = detector.modality != "image"
+    lines = [
+        text,
+        "",
+        "## Training, as recorded",
+        "",
+        f"* {parameters / 1e6:.2f} M parameters; recipe `{about['recipe_file']}`, seed {about['seed']}; {stages};"
+        f" windows of {recipe['crop']} {'ticks' if clips else 'pixels'};"
+        f" {about['seconds'] / 60:.0f} minutes on {about['threads']} CPU threads.",
+        f"* Trained on {data['training']} samples; {data['held_out']} of other groups held out (`{data['sha256']}`).",
+        f"* Probability: {_fitted(card)}, for a prior of one half; threshold {card.threshold:g},"
+        + (f" segment threshold {card.segment_threshold:g}" if clips else f" mask threshold {card.mask_threshold:g}")
+        + f". Fitted on {fitted.get('authentic')} authentic and {fitted.get('forged')} forged"
+        f" {'clips' if clips else 'photos'} of groups that training never saw (manifest `{fitted.get('sha256')}`).",
+        "",
+        "## Figures, as measured",
+        "",
+    ]
+    for heading in dict.fromkeys(heading for heading, _ in rows):
+        lines += [f"### {heading}", "", card_table([row for name, row in rows if name == heading])]
+    return "\n".join(lines)
+
+
+def _fitted(card: zoo.Card) -> str:
+    """How a logit becomes a probability, in words."""
+    apart = {f" of {name}": fit for name, fit in card.calibrations.items()} or {"": card.calibration}
+    return ", ".join(f"sigmoid({a:g} x logit{name} {b:+g})" for name, (a, b) in apart.items())
+
+
+def _spoken(perturb: str) -> str:
+    return {"none": "as they are"}.get(perturb, re.sub(r"(?<=[a-z])(?=[\d.])", " ", perturb))
+
+
+def _cell(value: float | None, interval: Sequence[float] | None = None) -> str:
+    text = "–" if value is None else f"{value:.3f}"  # noqa: RUF001
+    return text + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval and value is not None else "")
+
+
+def _milliseconds(value: float | None, interval: Sequence[float] | None = None) -> str:
+    text = "–" if value is None else f"{value:.0f} ms"  # noqa: RUF001
+    return text + (f" [{interval[0]:.0f}, {interval[1]:.0f}]" if interval and value is not None else "")
+
+
+def _line(*cells: object) -> str:
+    return "| " + " | ".join(str(cell) for cell in cells) + " |"
