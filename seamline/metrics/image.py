@@ -354,10 +354,10 @@ def _photo(
         curve = roc_curve(*((unit.ravel(), truth.ravel()) if ignore is None else (unit[~ignore], truth[~ignore])))
     else:
         curve = histogram_curve(histogram)
-    edge = threshold * (len(curve.tp) - 1)
-    if histogram is not None and not strict and edge == int(edge) and edge >= 1:
-        at = curve.counts[len(curve.tp) - 1 - int(edge)]
-        counts = Confusion(*at.tolist())
+    bins = len(curve.tp) - 1
+    edge = threshold * bins
+    if histogram is not None and not strict and edge == int(edge) and 0 <= edge < bins:  # on an edge of the bins
+        counts = Confusion(*curve.counts[bins - int(edge)].tolist())
     else:
         unit = _unit(scores)
         counts = confusion(unit > threshold if strict else unit >= threshold, truth, ignore)
