@@ -40,8 +40,8 @@ def resamples(
     """
     members, parts = _drawn(groups, strata)
     rng = np.random.default_rng(seed)
+    times = np.zeros(int(members.max()) + 1, np.int64)  # of each group
     for _ in range(draws):
-        times = np.zeros(int(members.max()) + 1, np.int64)
         for part in parts:
             times[part] = np.bincount(rng.integers(len(part), size=len(part)), minlength=len(part))
         yield times[members]
