@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from _record import record
 
-from seamline.data import read_folder
+from seamline.data import open_data
 from seamline.detectors.loupe import build
 from seamline.feeds import feed
 from seamline.train import Recipe, Windows, read_recipe, train
@@ -56,7 +56,7 @@ def bare(recipe: Recipe, root: Path, steps: int) -> tuple[float, float]:
     if recipe.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
     meal = feed(detector, recipe.crop, recipe.near, root)
-    windows = Windows(read_folder(root), recipe, meal, 0, 0, stage.batch * steps)
+    windows = Windows(open_data(root), recipe, meal, 0, 0, stage.batch * steps)
     start = time.perf_counter()
     items = [windows[i] for i in range(min(len(windows), 32))]
     data = len(items) / (time.perf_counter() - start)

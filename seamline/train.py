@@ -36,7 +36,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import zoo
-from .data import Sample, digest, read_folder, split_by_group
+from .data import Sample, digest, open_data, split_by_group
 from .detectors.base import Detector
 from .errors import DataError, SeamlineError
 from .evaluate import commit
@@ -249,13 +249,15 @@ def train(
     max_minutes: float | None = None,
     device: str | None = None,
     detector: Detector | None = None,
+    layout: str = "auto",
+    split: str | None = None,
     progress: bool = True,
 ) -> Path:
     """Train as the recipe says; a second call with the same arguments goes on where the first was stopped.
 
     Args:
         recipe: a recipe or its file.
-        data: a data folder (see :func:`seamline.data.read_folder`).
+        data: a data set (see :func:`seamline.data.open_data`).
         out: where everything goes: ``best.safetensors`` and ``last.safetensors`` (the averaged weights), ``run.json``
             (recipe, commit, data digest, versions), ``log.csv`` (raw losses by step), ``validation.csv``,
             ``tensorboard/`` and ``state.safetensors`` (what resuming needs).
@@ -263,6 +265,8 @@ def train(
         max_minutes: stop and save after this time; the schedule does not know of it, and the run can be resumed.
         device: ``"cpu"`` keeps a machine with an accelerator from using it.
         detector: train this network instead of the recipe's ``model`` and ``sizes``.
+        layout: of the data, by its name; ``auto``: by its marks.
+        split: train on this part of the data alone, as the data set names it.
         progress: show a progress bar.
 
     Returns:
@@ -289,13 +293,13 @@ def train(
     )
     main, rank = accelerator.is_main_process, accelerator.process_index
 
-    samples = read_folder(data)
+    samples = open_data(data, layout, split)
     learn, held = split_by_group(samples, recipe.holdout, recipe.seed)
     _seed_all(recipe.seed)
     detector = _detector(recipe) if detector is None else detector
     if recipe.channels_last:
         detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    meal = feed(detector, recipe.crop, recipe.near, Path(data))
+    meal = feed(detector, recipe.crop, recipe.near, Path(data) if Path(data).is_dir() else Path(data).parent)
     for stage in recipe.stage:
         _fits(detector, stage, meal)
     exam = Exam(held, recipe, meal) if held and recipe.validate_every > 0 else None
@@ -305,7 +309,7 @@ def train(
             meal.ready(samples, lambda done, _: show(done, 1, {}))
     accelerator.wait_for_everyone()
 
-    run = _Run(out, recipe, source, digest(data), resume)
+    run = _Run(out, recipe, source, digest(data, split), resume)
     starts = [sum(s.steps for s in recipe.stage[:i]) for i in range(len(recipe.stage) + 1)]
     step, best = run.resume_at(), run.best
     average = copy.deepcopy(detector).eval()

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from seamline.data import Sample, digest, read_folder, split_by_group
+from seamline.data import Sample, digest, open_data, split_by_group
 from seamline.data.augment import GRID, crop, turn
 from seamline.errors import DataError, MediaError
 from seamline.media import open_media
@@ -38,7 +38,7 @@ def plain(tmp_path: Path) -> Path:
 
 def test_masks_are_matched_by_stem(plain: Path) -> None:
     write(plain / "masks/aa.png", np.zeros((20, 30), np.uint8))  # of no fake, and first in the listing
-    samples = read_folder(plain)
+    samples = open_data(plain)
     assert [Path(s.truth.media.path).name for s in samples] == ["a.png", "b.png", "c.jpg", "m.jpg", "z.jpg"]
     for sample in samples[:2]:
         assert sample.mask() is None
@@ -54,13 +54,13 @@ def test_masks_are_matched_by_stem(plain: Path) -> None:
 def test_fakes_without_a_mask_are_named(plain: Path) -> None:
     (plain / "masks/m.png").unlink()
     with pytest.raises(DataError, match=r"stem of m\.jpg$"):
-        read_folder(plain)
+        open_data(plain)
 
 
 def test_two_masks_of_one_stem_are_refused(plain: Path) -> None:
     write(plain / "masks/m.bmp", np.zeros((20, 30), np.uint8))
     with pytest.raises(DataError, match=r"stem 'm': m\.bmp and m\.png"):
-        read_folder(plain)
+        open_data(plain)
 
 
 def test_damaged_truth_is_named(plain: Path) -> None:
@@ -68,7 +68,7 @@ def test_damaged_truth_is_named(plain: Path) -> None:
     write(plain / "masks/m.png", np.full((20, 31), 255, np.uint8))
     (plain / "masks/z.png").write_bytes(b"no picture")
     (plain / "real/a.png").write_bytes(b"no picture")
-    real, _, low, other, broken = read_folder(plain)
+    real, _, low, other, broken = open_data(plain)
     for sample, words in (
         (low, r"c\.png: the mask has no forged pixel"),
         (other, r"30x20.*31x20"),
@@ -90,7 +90,7 @@ def test_forge_folder(tmp_path: Path) -> None:
     row = {"path": "media/1.png", "mask": "masks/1.png", "label": 1, "kind": "splice", "group": "camera 1"}
     rows = [row | {"source": "a.jpg", "sha256": "0" * 64}, row | {"label": 0, "mask": None, "kind": "authentic"}]
     (tmp_path / "manifest.jsonl").write_text("\n".join(json.dumps(r) for r in rows) + "\n")
-    forged, authentic = read_folder(tmp_path)
+    forged, authentic = open_data(tmp_path)
     assert (forged.kind, forged.group, forged.source) == ("splice", "camera 1", "a.jpg")
     assert forged.truth.media.sha256 == "0" * 64
     soft = forged.mask()
@@ -102,15 +102,15 @@ def test_forge_folder(tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl").write_text(json.dumps(row | {"label": "x"}))
     assert digest(tmp_path) != before
     with pytest.raises(DataError, match="line 1: ValueError"):
-        read_folder(tmp_path)
+        open_data(tmp_path)
 
 
 def test_what_is_no_data_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data set here"):
-        read_folder(tmp_path)
+        open_data(tmp_path)
     (tmp_path / "real").mkdir()
     with pytest.raises(DataError, match="empty"):
-        read_folder(tmp_path)
+        open_data(tmp_path)
 
 
 def test_sample_in_memory() -> None:

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from seamline.data import Sample, read_folder
+from seamline.data import Sample, open_data
 from seamline.data.clips import STORE, prepare
 from seamline.detectors.base import ClipTruth
 from seamline.detectors.erf_batfd_plus import build
@@ -59,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def samples(data: Path) -> list[Sample]:
-    return read_folder(data)
+    return open_data(data)
 
 
 def test_a_prepared_clip_has_its_truth_in_ticks_and_is_made_once(data: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seamline.data import Sample, digest, read_folder, read_lavdf, split_by_group
+from seamline.data import Sample, digest, open_data, read_lavdf, split_by_group
 from seamline.errors import DataError
 from seamline.media import open_media
 from seamline.metrics.temporal import spans_of
@@ -60,7 +60,7 @@ def lavdf(root: Path, *rows: dict[str, Any], name: str = "metadata.json") -> Pat
 
 def test_forge_folder_of_clips(tmp_path: Path) -> None:
     real = {"label": 0, "video": [], "audio": [], "kind": "authentic", "picture": False, "path": "media/2.ogg"}
-    forged, authentic = read_folder(forge(tmp_path, {}, real))
+    forged, authentic = open_data(forge(tmp_path, {}, real))
     assert (forged.kind, forged.group, forged.source) == ("voice_tts+lipsync", "s1", "video/a.mp4")
     assert forged.is_clip
     assert forged.media == tmp_path / "media/000001.mp4"
@@ -83,7 +83,7 @@ def test_photos_and_clips_in_one_manifest(tmp_path: Path) -> None:
     photo = {"path": "media/1.png", "mask": "masks/1.png", "label": 1, "kind": "splice", "group": "g"}
     lines = [json.dumps(photo), json.dumps(FORGE)]
     (tmp_path / "manifest.jsonl").write_text("\n".join(lines))
-    assert [sample.is_clip for sample in read_folder(tmp_path)] == [False, True]
+    assert [sample.is_clip for sample in open_data(tmp_path)] == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_photos_and_clips_in_one_manifest(tmp_path: Path) -> None:
 )
 def test_damaged_manifest(tmp_path: Path, row: dict[str, Any], words: str) -> None:
     with pytest.raises(DataError, match=f"manifest.jsonl, line 2: .*{words}"):
-        read_folder(forge(tmp_path, {}, row))
+        open_data(forge(tmp_path, {}, row))
 
 
 def test_lavdf(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_lavdf(tmp_path: Path) -> None:
     assert real.truth.segments == ()
     assert {s.modality for s in sound.truth.segments} == {"audio"}
     assert [s.kind for s in read_lavdf(root, "dev")] == ["audio"]
-    assert [s.kind for s in read_folder(root)] == ["audio_visual", "authentic", "audio"]
+    assert [s.kind for s in open_data(root)] == ["audio_visual", "authentic", "audio"]
 
 
 def test_a_forgery_and_its_original_stay_together(tmp_path: Path) -> None:
@@ -141,14 +141,14 @@ def test_a_split_is_a_folder(tmp_path: Path) -> None:
     root = lavdf(tmp_path, {}, REAL, name="metadata.min.json")
     for split in ("train", "test"):
         (root / split).mkdir()
-    (only,) = read_folder(root / "test")
+    (only,) = open_data(root / "test")
     assert only.kind == "audio_visual"
     assert len({digest(root), digest(root / "test"), digest(root / "train")}) == 3
     (root / "dev").mkdir()
     with pytest.raises(DataError, match="no clips of the split dev"):
-        read_folder(root / "dev")
+        open_data(root / "dev")
     lavdf(tmp_path, REAL)  # the whole metadata comes before the shorter
-    assert [s.kind for s in read_folder(root)] == ["authentic"]
+    assert [s.kind for s in open_data(root)] == ["authentic"]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_what_is_no_lavdf(tmp_path: Path) -> None:
 
 
 def test_a_clip_is_no_photo(tmp_path: Path) -> None:
-    (sample,) = read_folder(forge(tmp_path, {}))
+    (sample,) = open_data(forge(tmp_path, {}))
     rate, samples = 16000, np.zeros(16000, "<i2")
     header = b"RIFF" + (36 + 2 * len(samples)).to_bytes(4, "little") + b"WAVEfmt " + (16).to_bytes(4, "little")
     header += b"".join(v.to_bytes(n, "little") for v, n in ((1, 2), (1, 2), (rate, 4), (2 * rate, 4), (2, 2), (16, 2)))

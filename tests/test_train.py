@@ -25,7 +25,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seamline import zoo
-from seamline.data import read_folder
+from seamline.data import open_data
 from seamline.detectors.base import Finding, ImageDetector, Windowing
 from seamline.detectors.loupe import PRESETS
 from seamline.errors import DataError
@@ -307,7 +307,7 @@ def test_a_stage_that_does_not_fit_is_refused_before_training(
 
 
 def test_windows_come_at_the_share_asked_for_and_each_once_a_round(data: Path) -> None:
-    samples = read_folder(data)
+    samples = open_data(data)
     recipe = dataclasses.replace(RECIPE, forged=0.25, near=1.0)
     meal = Photos(Toy(ToySizes()), 64, near=1.0)
     windows = Windows(samples, recipe, meal, 0, 0, 32)
