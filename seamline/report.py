@@ -85,6 +85,28 @@ class Model:
     sha256: str | None = None
 
 
+@dataclass(frozen=True)
+class Reason:
+    """Why there is no verdict: a code that stays the same between versions, and words for a reader."""
+
+    code: str
+    words: str
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """How often weights err at a threshold, on files that neither trained them nor set it. Shares are in [0, 1]."""
+
+    threshold: float
+    false_alarms: float  # of the authentic files, called forged
+    low: float  # ends of the 95 % interval of false_alarms
+    high: float
+    detected: float  # of the forged files, called forged
+    missed: float  # of the forged files, called authentic
+    authentic: int  # files that this rests on
+    forged: int
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """A result, or a truth, about one media file.
@@ -103,6 +125,8 @@ class Report:
     verdict: Verdict
     probability: float | None = None
     threshold: float | None = None
+    reasons: tuple[Reason, ...] = ()
+    operating_point: OperatingPoint | None = None
     regions: tuple[Region, ...] = ()
     segments: tuple[Segment, ...] = ()
     proposals: tuple[tuple[float, float, float], ...] = ()

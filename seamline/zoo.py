@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import WeightsError
+from .familiar import Familiarity
+from .report import OperatingPoint
 
 if TYPE_CHECKING:
     from .detectors.base import Detector
@@ -34,6 +36,10 @@ class Card:
     ``threshold`` is compared with the calibrated probability sigmoid(a * logit + b), (a, b) = ``calibration``;
     ``mask_threshold`` with the pixels of the heat map. Weights for clips have a calibration for each modality that they
     judge, ``calibrations``; ``segment_threshold`` is compared with the scores of proposals.
+
+    ``operating_points`` say how often verdicts were wrong at the threshold and at others; ``familiarity`` what the
+    files are like that the weights know (``familiar.Familiarity`` in plain values, empty: not fitted);
+    ``lowest_quality`` the quality of a last JPEG save below which they were not shown to see a thing (0: not known).
     """
 
     name: str
@@ -53,6 +59,9 @@ class Card:
     calibrations: dict[str, tuple[float, float]] = field(default_factory=dict)
     segment_threshold: float = 0.5
     scores: dict[str, float] = field(default_factory=dict)
+    operating_points: tuple[OperatingPoint, ...] = ()
+    familiarity: dict[str, Any] = field(default_factory=dict)
+    lowest_quality: int = 0
 
 
 def detectors() -> dict[str, tuple[Callable[[Any], Detector], Any]]:
@@ -107,6 +116,9 @@ def load_detector(name: str | os.PathLike[str] = "default", device: str = "cpu")
                 f"{card.file}: SHA-256 is {digest}, the catalogue says {card.sha256 or 'nothing'}; "
                 "the file is damaged or was replaced, so install seamline again"
             )
+        saved = _card(key, _saved(path))
+        measured = ("operating_points", "familiarity", "lowest_quality")  # by calibration, too long for the catalogue
+        card = dataclasses.replace(card, **{name: getattr(saved, name) for name in measured})
         return _read(path, card, device), card
 
     path = Path(name)
@@ -201,18 +213,32 @@ def _card(name: str, facts: dict[str, Any]) -> Card:
 
     apart = {str(key): pair(values) for key, values in facts.get("calibrations", {}).items()}
     own = {"name": name, "calibration": pair(facts.get("calibration", (1.0, 0.0))), "calibrations": apart}
-    return Card(**facts | own)
+    points = tuple(OperatingPoint(**point) for point in facts.get("operating_points", ()))
+    if known := facts.get("familiarity"):
+        Familiarity.from_dict(known)
+    return Card(**facts | own | {"operating_points": points})
 
 
 def _own_card(path: Path) -> Card:
     """The card that a file carries in its own metadata."""
-    digest, about = _sha256(path), _about(path)
+    digest = _sha256(path)
+    return _card(path.stem, _saved(path) | {"file": path.name, "sha256": digest})
+
+
+def _saved(path: Path) -> dict[str, Any]:
+    """The fields of a card that were saved with the weights, and the kind of detector.
+
+    Raises:
+        WeightsError: they are damaged.
+    """
+    about = _about(path)
     known = {f.name for f in dataclasses.fields(Card)}
-    facts = {key: value for key, value in about["facts"].items() if key in known}
+    facts = {key: value for key, value in about["facts"].items() if key in known} | {"detector": about["detector"]}
     try:
-        return _card(path.stem, facts | {"detector": about["detector"], "file": path.name, "sha256": digest})
-    except (TypeError, ValueError) as cause:
+        _card(path.stem, facts)
+    except (AttributeError, KeyError, TypeError, ValueError) as cause:
         raise WeightsError(f"{path}: the facts saved with the weights are damaged: {cause}") from cause
+    return facts
 
 
 def _about(path: Path) -> dict[str, Any]:

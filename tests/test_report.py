@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seamline.errors import DataError
-from seamline.report import SCHEMA, VERDICTS, Artifacts, Media, Model, Region, Report, Segment
+from seamline.report import SCHEMA, VERDICTS, Artifacts, Media, Model, OperatingPoint, Reason, Region, Report, Segment
 
 FULL = Report(
     media=Media("фото/a.jpg", "0f" * 32, 1234, "image", "JPEG", 640, 480),
@@ -20,21 +20,23 @@ FULL = Report(
     artifacts=Artifacts(mask="a.mask.png", overlay="a.overlay.png"),
     model=Model("loupe-compact", "1", "ab" * 32),
     environment={"torch": "2.13.0", "device": "cpu"},
+    operating_point=OperatingPoint(0.5, 0.03, 0.01, 0.08, 0.4, 0.2, 115, 135),
     warnings=("16-bit samples were reduced to 8 bit",),
     mask=np.ones((480, 640), bool),
     heatmap=np.ones((480, 640), np.float32),
 )
 SMALL = Report(media=Media("<array>"), verdict="authentic")
+UNSURE = Report(Media("c.jpg"), "inconclusive", 0.9, reasons=(Reason("unfamiliar", "unlike photos"),))
 BROKEN = Report(media=Media("b.jpg"), verdict="error", error="b.jpg: is empty (0 bytes)")
 
 
-@pytest.mark.parametrize("report", [FULL, SMALL, BROKEN])
+@pytest.mark.parametrize("report", [FULL, SMALL, UNSURE, BROKEN])
 def test_json_round_trip(report: Report) -> None:
     back = Report.from_json(report.to_json())
     assert back.mask is None
     assert back.heatmap is None
     assert back.to_dict() == report.to_dict()
-    for name in ("media", "regions", "segments", "artifacts", "model", "environment", "warnings", "error"):
+    for name in ("media", "regions", "segments", "artifacts", "model", "environment", "warnings", "error", "reasons", "operating_point"):
         assert getattr(back, name) == getattr(report, name)
 
 
@@ -56,6 +58,8 @@ def test_json_form_is_the_documented_one() -> None:
         "verdict",
         "probability",
         "threshold",
+        "reasons",
+        "operating_point",
         "regions",
         "segments",
         "proposals",

@@ -143,7 +143,7 @@ def test_a_catalogue_name_is_verified_before_it_is_read(saved: Path, monkeypatch
     monkeypatch.setattr(zoo, "_catalogue", lambda: ({"one": card}, "one"))
     for name in ("one", "default"):
         _, found = zoo.load_detector(name)
-        assert found is card  # the catalogue speaks, not the file
+        assert found == card  # the catalogue speaks, not the file
     saved.write_bytes(saved.read_bytes()[:-1] + b"\x01")
     with pytest.raises(WeightsError, match="SHA-256"):
         zoo.load_detector("one")

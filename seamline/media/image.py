@@ -25,6 +25,7 @@ import PIL.Image
 from PIL import ExifTags
 
 from ..errors import MediaError
+from . import jpeg
 from .files import KNOWN, Limits, explained, named_otherwise, regular, sniff, too_many_bytes
 
 # Only these formats are ever tried.
@@ -33,6 +34,19 @@ _STRIP = 2**20  # pixels that leave Pillow at a time, so that a photo is never h
 # Pillow's pixel limit and Python's warning filters belong to the whole process: one file is decoded at a time.
 _PILLOW = threading.Lock()
 
+# What a file says of itself, as bytes that only such metadata hold: IPTC's digital source types (in XMP and in Content
+# Credentials), the parameters that generators write into PNG, and what phones call a screenshot in EXIF.
+_CLAIMS = {
+    "synthetic": (
+        b"/digitalsourcetype/trainedAlgorithmicMedia",
+        b"tEXtparameters\0",
+        b"iTXtparameters\0",
+        b"tEXtsd-metadata\0",
+        b"tEXtinvokeai_metadata\0",
+    ),
+    "screenshot": (b"ASCII\0\0\0Screenshot", b"gnome-screenshot", b"/digitalsourcetype/screenCapture"),
+}
+
 
 @dataclass(frozen=True, eq=False)
 class Image:
@@ -40,7 +54,9 @@ class Image:
 
     ``path`` is ``"<array>"`` or ``"<bytes>"`` for a picture that came from memory. ``sha256`` and ``bytes`` describe
     the very bytes that were decoded, ``format`` is what the content is (``"JPEG"``, ``"PNG"``, ...), whatever the
-    name says; all three are ``None`` for an array.
+    name says; all three are ``None`` for an array. ``quality`` is that of the last JPEG save, 1 to 100, estimated from
+    the quantisation tables; ``None`` for what is no JPEG. ``says`` are claims in the file's metadata, which nobody has
+    verified: ``"synthetic"``, that a model generated the whole picture, and ``"screenshot"``.
     """
 
     pixels: npt.NDArray[np.uint8]  # (H, W, 3) RGB, EXIF orientation applied
@@ -49,6 +65,8 @@ class Image:
     bytes: int | None = None
     format: str | None = None
     warnings: tuple[str, ...] = ()
+    quality: int | None = None
+    says: tuple[str, ...] = ()
 
     @property
     def width(self) -> int:
@@ -108,6 +126,8 @@ def open_image(source: str | os.PathLike[str] | bytes | npt.NDArray[Any], *, lim
         bytes=len(data),
         format=kind,
         warnings=tuple(dict.fromkeys(notes)),
+        quality=jpeg.quality(header.tables[0])[0] if (header := jpeg.read_header(data)) else None,
+        says=tuple(code for code, marks in _CLAIMS.items() if any(mark in data for mark in marks)),
     )
 
 
