@@ -17,3 +17,8 @@ class WeightsError(SeamlineError):
 
 class DataError(SeamlineError):
     """A data set folder, manifest, recipe or mask is not what it says it is."""
+
+
+def printable(text: str) -> str:
+    """Text from outside made safe to show: what cannot be printed, or turns the text around it, becomes an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

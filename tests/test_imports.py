@@ -19,12 +19,13 @@ LADDER = (
     {"train"},
     {"evaluate", "feeds", "evidence"},
     {"pipeline"},
-    {"zoo", "synthesis", "draw", "chart"},
+    {"batches"},
+    {"zoo", "synthesis", "draw", "chart", "isolation", "journal"},
     {"detectors", "data"},
     {"heads"},
-    {"encoders", "losses", "metrics"},
-    {"media", "report", "faces", "windows"},
-    {"errors"},
+    {"encoders", "losses", "metrics", "verdicts", "provenance"},
+    {"media", "report", "faces", "windows", "familiar"},
+    {"errors", "output"},
 )
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}
 TENSORS_ONLY = {"encoders", "heads", "losses"}
