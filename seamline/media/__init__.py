@@ -17,6 +17,7 @@ from .clip import Audio as Audio
 from .clip import Clip as Clip
 from .clip import Video as Video
 from .clip import open_clip as open_clip
+from .files import ARCHIVES as ARCHIVES
 from .files import EXTENSIONS as EXTENSIONS
 from .files import Limits as Limits
 from .files import expand as expand

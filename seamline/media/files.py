@@ -71,6 +71,7 @@ CLIPS = {
     ".aifc": ("aiff",),
 }
 EXTENSIONS = frozenset(PICTURES) | frozenset(CLIPS)
+ARCHIVES = frozenset({".zip", ".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz"})
 KNOWN = (
     "pictures: JPEG, PNG, WebP, TIFF, AVIF, BMP, GIF and HEIC; video and sound: MP4, MOV, MKV, WebM, AVI, MPEG, FLV,"
     " WMV, OGG, WAV, FLAC, MP3, AAC, AMR and AIFF"
@@ -189,9 +190,15 @@ def _walk(folder: str, endings: Container[str]) -> list[Path]:
         found += [
             Path(here, name)
             for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in endings
+            if not name.startswith(".") and ending(name) in endings
         ]
     return sorted(found + closed)
+
+
+def ending(name: str) -> str:
+    """The ending of a name in lower case, with its dot; both endings of a packed tar."""
+    stem, last = os.path.splitext(name.lower())
+    return f".tar{last}" if stem.endswith(".tar") and f".tar{last}" in ARCHIVES else last
 
 
 def sniff(file: BinaryIO) -> str | None:
