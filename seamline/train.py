@@ -60,6 +60,7 @@ class Stage:
     warmup: float = 0.1  # share of the steps
     decay: float = 0.1  # share of the steps
     monitor: str = "mean"  # auc | f1 | iou (photos), auc | ap | ar (clips), or their mean: the best of it is kept
+    crop: int | None = None  # of a training window; None: the recipe's
     loss_weights: dict[str, float] = field(default_factory=dict)  # replace the detector's own
 
 
@@ -155,6 +156,8 @@ def _checked(recipe: Recipe) -> Recipe:
     for i, stage in enumerate(recipe.stage):
         least = min(stage.steps, stage.batch, stage.accumulation)
         wrong.append((f"stage[{i}].steps, batch, accumulation", least < 1, "are at least 1"))
+        odd = stage.crop is not None and (stage.crop <= 0 or stage.crop % 8 != 0)
+        wrong.append((f"stage[{i}].crop", odd, "must be a multiple of 8"))
     for key, bad, rule in wrong:
         if bad:
             raise DataError(f"{key!r} {rule}")
@@ -299,7 +302,8 @@ def train(
     detector = _detector(recipe) if detector is None else detector
     if recipe.channels_last:
         detector = detector.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    meal = feed(detector, recipe.crop, recipe.near, Path(data) if Path(data).is_dir() else Path(data).parent)
+    root = Path(data) if Path(data).is_dir() else Path(data).parent
+    meal = feed(detector, recipe.crop, recipe.near, root)
     for stage in recipe.stage:
         _fits(detector, stage, meal)
     exam = Exam(held, recipe, meal) if held and recipe.validate_every > 0 else None
@@ -336,12 +340,13 @@ def train(
             per_step = stage.batch * stage.accumulation * accelerator.num_processes
             todo = starts[number + 1] - step
             done = step - starts[number]
-            windows = Windows(learn, recipe, meal, number, done * per_step, stage.steps * per_step)
+            course = meal if stage.crop is None else feed(detector, stage.crop, recipe.near, root)
+            windows = Windows(learn, recipe, course, number, done * per_step, stage.steps * per_step)
             loader = torch.utils.data.DataLoader(
                 windows,
                 batch_size=stage.batch,
                 num_workers=recipe.workers,
-                collate_fn=meal.collate,
+                collate_fn=course.collate,
                 worker_init_fn=_start_worker,
                 pin_memory=accelerator.device.type == "cuda",
                 prefetch_factor=4 if recipe.workers else None,

@@ -289,6 +289,20 @@ def test_stage_can_weigh_losses(data: Path, tmp_path: Path) -> None:
     assert [float(row["total"]) for row in losses(tmp_path)] == [float(row["image"]) for row in losses(tmp_path)]
 
 
+def test_stage_can_have_windows_of_its_own(data: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Watched(Toy):
+        def forward(self, pixels: Tensor, targets: Any = None) -> ToyOutputs:
+            seen.append(pixels.shape[-1])
+            return super().forward(pixels)
+
+    stages = tuple(Stage(f"of {crop}", steps=1, batch=2, lr=1e-3, crop=crop) for crop in (None, 48))
+    recipe = dataclasses.replace(RECIPE, stage=stages, crop=32, near=1.0, forged=1.0, validate_every=0)
+    train(recipe, data, tmp_path, detector=Watched(ToySizes()), device="cpu", progress=False)
+    assert seen == [32, 48]
+
+
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
