@@ -190,16 +190,20 @@ class Axes:
         """A disc at values."""
         self.sheet.dot(*self.at(x, y), colour, radius)
 
-    def legend(self, entries: Sequence[tuple[str, Colour, bool]], right: bool, bottom: bool) -> None:
-        """Names with a stroke (dashed if so said) in their colour, in a corner of the frame."""
-        longest = max(length(text) for text, _, _ in entries)
-        x = self.left + self.width - longest - 12 if right else self.left + 42
-        y = self.top + self.height - 16 - 20 * (len(entries) - 1) if bottom else self.top + 22
-        self.sheet.box(x - 34, y - 16, x + longest + 6, y + 20 * (len(entries) - 1) + 8, PAPER, 0.85)
-        for row, (text, colour, dashed) in enumerate(entries):
-            here = y + 20 * row
-            self.sheet.line([(x - 28, here - 4), (x - 8, here - 4)], colour, 2.0, 4.0 if dashed else 0.0)
-            self.sheet.text(x, here, text)
+    def legend(self, entries: Sequence[tuple[str, Colour, bool]]) -> None:
+        """Names with a stroke (dashed if so said) in their colour, below the frame, as many lines as they need.
+
+        The sheet grows by the lines after the first.
+        """
+        x, y = self.left, self.top + self.height + 66
+        for text, colour, dashed in entries:
+            wide = 28 + length(text)
+            if x > self.left and x + wide > self.left + self.width:
+                x, y = self.left, y + 20
+            self.sheet.line([(x, y - 4), (x + 20, y - 4)], colour, 2.0, 4.0 if dashed else 0.0)
+            self.sheet.text(x + 28, y, text)
+            x += wide + 22
+        self.sheet.height = max(self.sheet.height, math.ceil(y + 16))
 
 
 def number(value: float, percent: bool = False) -> str:

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from .calibration import calibrate
-from .card import card_table, model_card
+from .card import card_table, model_card, tables
+from .leaderboard import leaderboard
+from .plots import write_plots
 from .rows import commit, evaluate, read_row
 
-__all__ = ["calibrate", "card_table", "commit", "evaluate", "model_card", "read_row"]
+__all__ = [
+    "calibrate",
+    "card_table",
+    "commit",
+    "evaluate",
+    "leaderboard",
+    "model_card",
+    "read_row",
+    "tables",
+    "write_plots",
+]

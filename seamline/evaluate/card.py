@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,31 @@ from .. import zoo
 from ..errors import DataError
 
 SPOKEN = {"auc": "AUC", "f1": "F1", "ap50": "AP@.5"}
+STEPS = {
+    "none": "as they are",
+    "jpeg": "JPEG {}",
+    "resize": "resized x {}",
+    "crop": "{} px cut off",
+    "blur": "blurred, {} px",
+    "noise": "noise, {} levels",
+    "screenshot": "screenshot",
+    "crf": "H.264 CRF {}",
+    "fps": "{} frames/s",
+    "aac": "AAC {} kbit/s",
+    "opus": "Opus {} kbit/s",
+    "snr": "noise, SNR {} dB",
+    "band": "up to {} Hz",
+    "mute": "muted",
+}
+ROBUST = {
+    "auc": "AUC",
+    "f1": "pixel F1",
+    "ap50": "AP@.5",
+    "detected": "detected",
+    "false_alarms": "false alarms",
+    "ece": "ECE",
+    "inconclusive": "inconclusive",
+}
 
 
 def card_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -33,6 +57,40 @@ def card_table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def tables(row: dict[str, Any]) -> str:
+    """All tables of one row, in Markdown: figures, those of its protocol, robustness."""
+    parts = [card_table([row])]
+    if row["protocol"]:
+        parts += [protocol_table(row)]
+    if row["robustness"]:
+        parts += [robustness_table(row)]
+    return "\n".join(parts)
+
+
+def protocol_table(row: dict[str, Any]) -> str:
+    """The figures of a row's protocol, the one that it ranks by first."""
+    official = row["protocol"]
+    names = sorted(official["figures"], key=lambda name: name != official["headline"])
+    lines = [f"Protocol {official['name']}:", "", "| figure | value [95 % interval] |", "|---|---|"]
+    lines += [line(name, cell(official["figures"][name], official["ci95"].get(name))) for name in names]
+    return "\n".join(lines) + "\n"
+
+
+def robustness_table(row: dict[str, Any]) -> str:
+    """What each perturbation does, done to authentic and forged files alike."""
+    names = [name for name in row["robustness"][0]["ci95"] if name in ROBUST]
+    head = ("done to every file", "authentic", "forged", *(ROBUST[name] for name in names))
+    lines = ["Robustness, and in brackets the change from the same files as they are:", "", line(*head)]
+    lines.append("|---" * len(head) + "|")
+    for entry in row["robustness"]:
+        cells = []
+        for name in names:
+            change = entry.get("change", {}).get(name)
+            cells.append(cell(entry[name]) + ("" if change is None else f" ({change:+.3f})"))
+        lines.append(line(spoken(entry["perturb"]), entry["n"]["authentic"], entry["n"]["forged"], *cells))
+    return "\n".join(lines) + "\n"
+
+
 def _photo_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
         "| photos | authentic | forged | image AUC | pixel F1 | IoU | F1 as shown | detected | false alarms | ECE |",
@@ -40,9 +98,9 @@ def _photo_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
     figures = ("auc", "f1", "iou", "f1_shown", "detected", "false_alarms", "ece")
     for row in rows:
-        cells = [_cell(row[name], row["ci95"].get(name)) for name in figures]
-        lines.append(_line(_spoken(row["perturb"]), row["n"]["authentic"], row["n"]["forged"], *cells))
-    return lines + _kind_lines(rows, [_spoken(row["perturb"]) for row in rows], ("auc", "f1", "detected"))
+        cells = [cell(row[name], row["ci95"].get(name)) for name in figures]
+        lines.append(line(spoken(row["perturb"]), row["n"]["authentic"], row["n"]["forged"], *cells))
+    return lines + _kind_lines(rows, [spoken(row["perturb"]) for row in rows], ("auc", "f1", "detected"))
 
 
 def _clip_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -51,14 +109,14 @@ def _clip_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines.append("|---" * 9 + "|")
     for name, row in zip(names, rows, strict=True):
         figures = ("auc", "auc_video", "auc_audio", "detected", "false_alarms", "ece")
-        cells = [_cell(row[figure], row["ci95"].get(figure)) for figure in figures]
-        lines.append(_line(name, row["n"]["authentic"], row["n"]["forged"], *cells))
+        cells = [cell(row[figure], row["ci95"].get(figure)) for figure in figures]
+        lines.append(line(name, row["n"]["authentic"], row["n"]["forged"], *cells))
     lines += ["", "| clips | AP@.5 | AP@.75 | AP@.95 | AR@100 | AR@50 | AR@20 | AR@10 | frame F1 | ends off by |"]
     lines.append("|---" * 10 + "|")
     for name, row in zip(names, rows, strict=True):
         spans = ("ap50", "ap75", "ap95", "ar100", "ar50", "ar20", "ar10", "frame_f1")
-        cells = [_cell(row[figure], row["ci95"].get(figure)) for figure in spans]
-        lines.append(_line(name, *cells, _milliseconds(row["boundary_ms"], row["ci95"].get("boundary_ms"))))
+        cells = [cell(row[figure], row["ci95"].get(figure)) for figure in spans]
+        lines.append(line(name, *cells, _milliseconds(row["boundary_ms"], row["ci95"].get("boundary_ms"))))
     lines += _kind_lines(rows, names, ("auc", "ap50", "detected"), "forged_in")
     return lines + _kind_lines(rows, names, ("auc", "ap50", "detected"))
 
@@ -69,15 +127,15 @@ def _kind_lines(
     """A table of parts of the data by kind of forgery, or by modality that is forged; a column for every row."""
     spoken = " / ".join(SPOKEN.get(figure, figure) for figure in figures)
     lines = ["", f"Per {'kind of forgery' if where == 'kinds' else 'modality that is forged'}, as {spoken}:", ""]
-    lines += [_line("kind" if where == "kinds" else "forged in", *names), "|---" * (len(rows) + 1) + "|"]
+    lines += [line("kind" if where == "kinds" else "forged in", *names), "|---" * (len(rows) + 1) + "|"]
     kinds = sorted({kind for row in rows for kind in row[where]})
     forgeries = [kind for kind in kinds if any("detected" in row[where].get(kind, {}) for row in rows)]
     for kind in forgeries:
-        parts = [[_cell(row[where].get(kind, {}).get(name)) for name in figures] for row in rows]
-        lines.append(_line(kind, *(" / ".join(part) for part in parts)))
+        parts = [[cell(row[where].get(kind, {}).get(name)) for name in figures] for row in rows]
+        lines.append(line(kind, *(" / ".join(part) for part in parts)))
     for kind in (kind for kind in kinds if kind not in forgeries):
-        alarms = (_cell(row[where].get(kind, {}).get("false_alarms")) for row in rows)
-        lines.append(_line(f"false alarms: {kind}", *alarms))
+        alarms = (cell(row[where].get(kind, {}).get("false_alarms")) for row in rows)
+        lines.append(line(f"false alarms: {kind}", *alarms))
     return lines
 
 
@@ -135,11 +193,17 @@ def _fitted(card: zoo.Card) -> str:
     return ", ".join(f"sigmoid({a:g} x logit{name} {b:+g})" for name, (a, b) in apart.items())
 
 
-def _spoken(perturb: str) -> str:
-    return {"none": "as they are"}.get(perturb, re.sub(r"(?<=[a-z])(?=[\d.])", " ", perturb))
+def spoken(perturb: str) -> str:
+    """A perturbation for people: ``jpeg95+resize0.5`` is JPEG 95, resized x 0.5."""
+    steps = []
+    for step in perturb.split("+"):
+        word = step.rstrip("0123456789.")
+        steps.append(STEPS.get(word, word + " {}").format(step[len(word) :]))
+    return ", ".join(steps)
 
 
-def _cell(value: float | None, interval: Sequence[float] | None = None) -> str:
+def cell(value: float | None, interval: Sequence[float] | None = None) -> str:
+    """A figure, with its interval if there is one."""
     text = "–" if value is None else f"{value:.3f}"  # noqa: RUF001
     return text + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval and value is not None else "")
 
@@ -149,5 +213,6 @@ def _milliseconds(value: float | None, interval: Sequence[float] | None = None) 
     return text + (f" [{interval[0]:.0f}, {interval[1]:.0f}]" if interval and value is not None else "")
 
 
-def _line(*cells: object) -> str:
+def line(*cells: object) -> str:
+    """A line of a Markdown table."""
     return "| " + " | ".join(str(cell) for cell in cells) + " |"

@@ -208,12 +208,13 @@ def commit() -> str | None:
 
 
 def bar(items: Sequence[Any], text: str, on: bool) -> Iterable[Any]:
-    """The items, with a progress bar while they are gone through."""
+    """The items, with a progress bar on stderr while they are gone through."""
     if not on:
         return items
+    from rich.console import Console
     from rich.progress import track
 
-    return track(items, description=text)
+    return track(items, description=text, console=Console(stderr=True), transient=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- judging
