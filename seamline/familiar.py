@@ -111,7 +111,8 @@ def _normal(x: Floats) -> tuple[Floats, Floats]:
     """Median (d,) and inverse covariance (d, d) of features (n, d)."""
     covariance = np.atleast_2d(np.cov(x, rowvar=False)) + 1e-6 * np.eye(x.shape[1])
     covariance = (1 - SHRINK) * covariance + SHRINK * np.diag(np.diag(covariance))
-    return np.median(x, axis=0), np.linalg.inv(covariance)
+    precision: Floats = np.linalg.inv(covariance).astype(np.float64)
+    return np.median(x, axis=0), precision
 
 
 def _rounded(values: Any) -> Any:

@@ -197,6 +197,18 @@ class Clip:
         if sum(map(len, parts)):
             yield np.clip(np.concatenate(parts), -1, 1)
 
+    def tags(self) -> dict[str, dict[str, str]]:
+        """What the container and its streams say of themselves: ``"file"`` or ``"stream 0"`` -> key -> text.
+
+        Raises:
+            MediaError: the file is gone or was changed since it was opened.
+        """
+        if self.source is None:
+            return {}
+        with _opened(self.source) as container:
+            streams = {f"stream {stream.index}": dict(stream.metadata) for stream in container.streams}
+            return {"file": dict(container.metadata)} | streams
+
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)

@@ -23,6 +23,11 @@ _CHROMA = (
     "17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 99 99 99 99 99 99 " + "99 " * 32
 )
 _MOST_SEGMENTS = 4096
+_MOST_BLOCKS = 60_000  # that are looked at
+_OFTEN = 12  # blocks with a value, below which its number says nothing
+# (8, 8) the cosines of the DCT: frequency, place
+_COSINES = np.cos(np.outer(np.arange(8), 2 * np.arange(8) + 1) * np.pi / 16) / 2
+_COSINES[0] /= np.sqrt(2)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,13 @@ def standard(quality: int, chroma: bool = False) -> npt.NDArray[np.int64]:
     """The table (64,) in zigzag order that libjpeg uses at a quality of 1 to 100."""
     base = np.array((_CHROMA if chroma else _LUMA).split(), int)[_ZIGZAG]
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.clip((base * scale + 50) // 100, 1, 255)
+    table: npt.NDArray[np.int64] = np.clip((base * scale + 50) // 100, 1, 255)
+    return table
+
+
+def as_table(quality: int, chroma: bool = False) -> Table:
+    """:func:`standard` in the form of :class:`JpegHeader`."""
+    return tuple(standard(quality, chroma).tolist())
 
 
 _STANDARD = np.stack([standard(quality) for quality in range(1, 101)])  # (100, 64)
@@ -122,3 +133,43 @@ def quality(table: Table) -> tuple[int, bool]:
     away = np.abs(np.log(_STANDARD / steps)).mean(1)
     best = len(away) - 1 - int(away[::-1].argmin())
     return best + 1, bool((_STANDARD[best] == steps).all())
+
+
+def comb(luma: npt.NDArray[np.uint8], table: Table) -> float | None:
+    """How uneven the histograms of DCT coefficients are, which a second save at another quality leaves behind.
+
+    Saved once, the coefficients of a frequency fall off smoothly; quantised with one step and then with another, some
+    values are met too often and some too seldom, in a period (Popescu and Farid, 2004).
+
+    Args:
+        luma: (H, W) as decoded, not converted, its blocks beginning at the corner.
+        table: the steps of luma, in zigzag order.
+
+    Returns:
+        The root mean square of log2(count / geometric mean of both neighbours), less what chance explains, over the
+        frequencies and values that occur often enough; ``None`` if too few do.
+    """
+    height, width = (side // 8 * 8 for side in luma.shape)
+    if not height or not width:
+        return None
+    blocks = luma[:height, :width].astype(np.float32).reshape(height // 8, 8, width // 8, 8).swapaxes(1, 2) - 128
+    blocks = blocks.reshape(-1, 8, 8)[:: max(1, height * width // 64 // _MOST_BLOCKS)]
+    steps = np.empty(64)
+    steps[_ZIGZAG] = table
+    squares = count = 0.0
+    for place in _ZIGZAG[1:10]:
+        step = steps[place]
+        if step < 2:  # the rounding of pixels drowns it
+            continue
+        basis = np.outer(_COSINES[place // 8], _COSINES[place % 8]).astype(np.float32)
+        values = np.rint(np.einsum("bij,ij->b", blocks, basis) / step).astype(int)
+        histogram = np.bincount(np.abs(values).clip(0, 200), minlength=201)[1:200].astype(float)
+        middle, left, right = histogram[1:-1], histogram[:-2], histogram[2:]
+        often = (np.sqrt(left * right) >= _OFTEN) & (np.cumprod(np.minimum(left, right) > 0) > 0)
+        middle, left, right = middle[often], left[often], right[often]
+        ratio = np.log2((middle + 0.5) / np.sqrt((left + 0.5) * (right + 0.5)))
+        chance = (1 / (middle + 0.5) + 0.25 / (left + 0.5) + 0.25 / (right + 0.5)) / np.log(2) ** 2
+        weight = 1 / (chance + 0.01)
+        squares += float(np.sum(weight * (ratio**2 - chance)))
+        count += float(weight.sum())
+    return float(np.sqrt(max(0.0, squares / count))) if count else None
