@@ -46,6 +46,7 @@ _LAYERS = (
     ("marked", "marked.jpg", "Marked areas", "what is dark was not marked", "The photo with only the marked areas lit"),
 )
 _CONTAINERS = {"mov": "MP4 or QuickTime", "matroska": "Matroska or WebM", "mpegts": "MPEG transport stream"}
+_LONG = ("sha256", "sizes", "seed", "familiarity")  # settings that are not listed, or in words
 _TOPICS = {
     "content credentials": "Content Credentials (C2PA)",
     "metadata": "Metadata (EXIF, XMP)",
@@ -204,7 +205,8 @@ def _how_often(point: Mapping[str, Any] | None, noun: str, things: str, threshol
     low, high = (round(100 * point[key]) for key in ("low", "high"))
     return (
         f"How often this is wrong: at this threshold ({percent(point['threshold'])}),"
-        f" {_of_hundred(point['false_alarms'])} authentic {things} are flagged by mistake (95 % interval {low} to {high}), {_of_hundred(point['detected'])}"
+        f" {_of_hundred(point['false_alarms'])} authentic {things} are flagged by mistake (95 % interval {low} to"
+        f" {high}), {_of_hundred(point['detected'])}"
         f" forged ones are found, and {_of_hundred(point['missed'])} forged ones are called authentic. Measured on"
         f" {point['authentic']} authentic and {point['forged']} forged {things} that the model had not been trained on;"
         f" a {noun} of another kind may fare worse."
@@ -384,7 +386,7 @@ def _groups(record: Mapping[str, Any], run: Mapping[str, Any]) -> list[dict[str,
                 ("SHA-256 of the settings", settings["sha256"]),
                 *((_label(key), weights[key]) for key in ("licence", "training_data", "source")),
                 *((f"Measured: {_label(key).lower()}", value) for key, value in weights["scores"].items()),
-                *((_label(key), value) for key, value in settings.items() if key not in ("sha256", "sizes", "seed")),
+                *((_label(key), value) for key, value in settings.items() if key not in _LONG),
                 ("Seed", "none: a scan draws no random numbers" if settings["seed"] is None else settings["seed"]),
             ],
         )
@@ -430,7 +432,7 @@ def _examined(record: Mapping[str, Any]) -> dict[str, Any]:
     fps, ticks = examined["fps"], examined["ticks"]
     duration = record["report"]["media"]["duration"] or 1.0
     windows = [
-        f"{between(w['start'], w['end'], duration, dash='–')}"
+        f"{between(w['start'], w['end'], duration, dash=DASH)}"
         f" (faces: {', '.join(str(face + 1) for face in w['faces']) or 'none'}; sound: {'yes' if w['sound'] else 'no'})"
         for w in examined["windows"]
     ]

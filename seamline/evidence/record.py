@@ -66,7 +66,7 @@ _PLAYS: dict[str, tuple[str, set[str], set[str]]] = {
     "aac": ("aac", set(), {"aac"}),
 }
 # What a card says in words or measured, rather than decides.
-_TOLD = ("name", "version", "sha256", "licence", "training_data", "source", "input", "scores")
+_TOLD = ("name", "version", "sha256", "licence", "training_data", "source", "input", "scores", "operating_points")
 
 
 class Watched(draw.Looks):
@@ -167,7 +167,7 @@ def examine(
     record = {
         "schema": SCHEMA,
         "report": told,
-        "weights": {name: getattr(card, name) for name in _TOLD},
+        "weights": {name: value for name, value in dataclasses.asdict(card).items() if name in _TOLD},
         "limits": limits(card),
         "settings": _settings(session, detector, card),
         "tolerance": TOLERANCE,
@@ -314,11 +314,8 @@ def _player(clip: Clip) -> dict[str, Any]:
 
 def _settings(session: Session, detector: Detector, card: zoo.Card) -> dict[str, Any]:
     """All numbers that a result depends on besides file, weights and versions, and their hash."""
-    settings: dict[str, Any] = {
-        field.name: getattr(card, field.name)
-        for field in dataclasses.fields(card)
-        if field.name not in (*_TOLD, "file", "windowing")
-    }
+    decided = {name: value for name, value in dataclasses.asdict(card).items() if name not in (*_TOLD, "file", "windowing")}
+    settings: dict[str, Any] = {**decided}
     settings["sizes"] = dataclasses.asdict(detector.sizes)
     settings["seed"] = None  # a scan draws no random numbers
     if isinstance(detector, ImageDetector):
