@@ -302,9 +302,10 @@ def _hissing(sound: Sound, decibels: float) -> Sound:
 def _limited(sound: Sound, rate: int, cutoff: float) -> Sound:
     if not len(sound):
         return sound
-    spectrum = np.fft.rfft(sound.astype(np.float64))
-    kept = spectrum / (1 + (np.fft.rfftfreq(len(sound), 1 / rate) / cutoff) ** 24)
-    return np.clip(np.fft.irfft(kept, n=len(sound)), -1, 1).astype(np.float32)
+    padded = len(sound) + rate // 10  # so that the end does not ring into the beginning
+    spectrum = np.fft.rfft(sound.astype(np.float64), padded)
+    kept = spectrum / (1 + (np.fft.rfftfreq(padded, 1 / rate) / cutoff) ** 24)
+    return np.clip(np.fft.irfft(kept, padded)[: len(sound)], -1, 1).astype(np.float32)
 
 
 def _whole(blocks: Iterator[Sound]) -> Sound:
