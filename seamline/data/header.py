@@ -1,19 +1,33 @@
-"""What a file says of itself, without being decoded: codec and resolution facts for comparing whole data sets."""
+"""What a file says of itself without being decoded, and a print by which near duplicates are found."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, BinaryIO
 
 import av
+import cv2
+import numpy as np
+import numpy.typing as npt
 import PIL.Image
 from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from ..media.files import regular, sniff
+
+_SOFTWARE, _ORIENTATION = 305, 274  # tags of EXIF
+_FLAT = 2.0  # grey levels of standard deviation, below which a picture shows nothing
+_RATE, _HEARD = 8000, 6  # hertz and seconds of a sound that its print is made of
+_SILENT = 1e-3  # amplitude
 
 
 @dataclass(frozen=True)
@@ -41,44 +55,61 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         MediaError: it is missing, or neither a picture nor a clip of a known format.
     """
     name = os.fspath(path)
-    size = regular(name).st_size
+    with _opened(name) as (file, container):
+        size = os.fstat(file.fileno()).st_size
+        return _clip(file, container, size) if container else _picture(file, size)
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[tuple[BinaryIO, str | None]]:
+    """A file, by number so that FFmpeg learns no name that it could take for an address, and its container if a clip.
+
+    Raises:
+        MediaError: it cannot be opened, or what is done with it fails.
+    """
+    regular(name)
     try:
-        # By number, so that FFmpeg learns no name that it could take for an address or a format.
         with os.fdopen(os.open(name, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb") as file:
             container = sniff(file)
             file.seek(0)
-            return _clip(file, container, size) if container else _picture(file, size)
+            yield file, container
     except PIL.UnidentifiedImageError:
         raise MediaError(f"{name}: is no picture, video or sound of a known format") from None
-    except (OSError, SyntaxError, ValueError, av.FFmpegError) as cause:  # SyntaxError: how Pillow says "broken PNG"
-        raise MediaError(f"{name}: its header cannot be read ({cause}); get the original again") from cause
+    except _BROKEN as cause:
+        raise MediaError(f"{name}: damaged or cut off ({cause}); get the original again") from cause
 
 
-def _picture(file: Any, size: int) -> Header:
+# SyntaxError and struct.error: how Pillow says that a PNG and a TIFF are broken.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError, av.FFmpegError)
+
+
+def _picture(file: BinaryIO, size: int) -> Header:
     with PIL.Image.open(file) as picture:
         tables: dict[int, list[int]] = getattr(picture, "quantization", None) or {}
-        software = picture.info.get("Software") or picture.getexif().get(305)  # of PNG, of EXIF
+        exif = picture.getexif()
+        software = picture.info.get("Software") or exif.get(_SOFTWARE)
         text = repr(sorted((number, list(table)) for number, table in tables.items()))
         layers = getattr(picture, "layer", None) if tables else None
+        shown = picture.size[:: -1 if exif.get(_ORIENTATION, 1) in (5, 6, 7, 8) else 1]
         return Header(
             kind="image",
             bytes=size,
             format=f"{picture.format} {picture.mode}",
             encoder=str(software) if software else None,
-            width=picture.width,
-            height=picture.height,
+            width=shown[0],
+            height=shown[1],
             tables=hashlib.sha256(text.encode()).hexdigest()[:12] if tables else None,
             subsampling=" ".join(f"{layer[1]}x{layer[2]}" for layer in layers) if layers else None,
         )
 
 
-def _clip(file: Any, container: str, size: int) -> Header:
-    only = {"protocol_whitelist": "file", "format_whitelist": container}
-    with av.open(file, format=container, container_options=only, metadata_errors="replace", io_open=_refuse) as clip:
-        videos = [s for s in clip.streams if isinstance(s, VideoStream) and not s.disposition & _COVER]
-        sounds = [s for s in clip.streams if isinstance(s, AudioStream)]
+def _clip(file: BinaryIO, container: str, size: int) -> Header:
+    with _container(file, container) as clip:
+        videos, sounds = _streams(clip)
+        if not videos and not sounds:
+            raise ValueError("it holds neither pictures nor sound")
         codecs = " ".join(s.codec_context.name for s in (*videos, *sounds))
-        tags = {**clip.metadata, **{k: v for s in videos for k, v in s.metadata.items() if k == "encoder"}}
+        own = [s.metadata.get("encoder") for s in videos]
         lengths = [float(s.duration * s.time_base) for s in (*videos, *sounds) if s.duration and s.time_base]
         duration = max(lengths) if lengths else clip.duration / av.time_base if clip.duration else None
         video, sound = videos[0] if videos else None, sounds[0] if sounds else None
@@ -86,7 +117,7 @@ def _clip(file: Any, container: str, size: int) -> Header:
             kind="video" if video else "audio",
             bytes=size,
             format=f"{container} {codecs}",
-            encoder=tags.get("encoder") or tags.get("major_brand"),
+            encoder=clip.metadata.get("encoder") or next(filter(None, own), None) or clip.metadata.get("major_brand"),
             width=video.codec_context.width if video else None,
             height=video.codec_context.height if video else None,
             duration=duration,
@@ -96,9 +127,90 @@ def _clip(file: Any, container: str, size: int) -> Header:
         )
 
 
-_COVER = av.stream.Disposition.attached_pic
+def _container(file: BinaryIO, container: str) -> InputContainer:
+    only = {"protocol_whitelist": "file", "format_whitelist": container}
+    return av.open(file, "r", format=container, container_options=only, metadata_errors="replace", io_open=_refuse)
 
 
 def _refuse(url: str, *_: Any) -> Any:
     """Files from strangers open no other files."""
     raise PermissionError(f"refused to open {url}")
+
+
+def _streams(clip: InputContainer) -> tuple[list[VideoStream], list[AudioStream]]:
+    """Pictures and sounds; a cover is no picture."""
+    videos = [s for s in clip.streams if isinstance(s, VideoStream) and not s.disposition & Disposition.attached_pic]
+    return videos, [s for s in clip.streams if isinstance(s, AudioStream)]
+
+
+# -------------------------------------------------------------------------------------------------- fingerprints
+
+
+def fingerprint(path: str | os.PathLike[str]) -> bytes | None:
+    """128 bits that stay nearly the same when a file is saved again, resized or recompressed.
+
+    Of a picture: whether each of 8x8 places is brighter than its neighbour to the right, and below. Of a sound: whether
+    each of 16 bands is louder than a moment before, eight times in its first seconds. Of a film: half of the bits from
+    a picture and half from the sound, or all from the picture if it is silent. Unlike files differ in about 64 bits.
+
+    Returns:
+        16 bytes, or ``None`` if nothing is to be seen or heard.
+
+    Raises:
+        MediaError: it cannot be decoded.
+    """
+    with _opened(os.fspath(path)) as (file, container):
+        if container is None:
+            with PIL.Image.open(file) as picture:
+                picture.draft("L", (64, 64))  # of a JPEG only an eighth is decoded
+                return _pack(*_gradients(np.asarray(picture.convert("L").resize((64, 64), PIL.Image.Resampling.BOX))))
+        with _container(file, container) as clip:
+            videos, sounds = _streams(clip)
+            heard = _loudness(clip, sounds[0]) if sounds else None
+            if not videos:
+                return _pack(heard[:64], heard[64:]) if heard is not None else None
+            if clip.duration and videos[0].time_base:
+                clip.seek(clip.duration // 2)
+            frame = next(iter(clip.decode(videos[0])), None)
+            if frame is None:
+                raise ValueError("it has no picture that can be decoded")
+            seen = _gradients(frame.to_ndarray(format="gray", width=64, height=64))
+            return _pack(seen[0], heard[::2] if heard is not None else seen[1])
+
+
+def _gradients(grey: npt.NDArray[Any]) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.bool_] | None]:
+    """The two halves of a print, from (64, 64) grey levels; ``None`` for a flat picture."""
+    levels = grey.astype(np.float32)
+    if levels.std() < _FLAT:
+        return None, None
+    wide: npt.NDArray[Any] = cv2.resize(levels, (9, 8), interpolation=cv2.INTER_AREA)
+    tall: npt.NDArray[Any] = cv2.resize(levels, (8, 9), interpolation=cv2.INTER_AREA)
+    return (wide[:, 1:] < wide[:, :-1]).ravel(), (tall[1:] < tall[:-1]).ravel()
+
+
+def _loudness(clip: InputContainer, sound: AudioStream) -> npt.NDArray[np.bool_] | None:
+    """(128,) whether each of 16 bands is louder than the moment before, eight times; ``None`` for silence."""
+    resampler = av.AudioResampler("flt", "mono", _RATE)
+    parts: list[npt.NDArray[Any]] = []
+    length = 0
+    for frame in clip.decode(sound):
+        parts += [piece.to_ndarray()[0] for piece in resampler.resample(frame)]
+        length = sum(map(len, parts))
+        if length >= _HEARD * _RATE:
+            break
+    clip.seek(0)
+    wave = np.concatenate([*parts, np.zeros(0, np.float32)])[: _HEARD * _RATE]
+    if len(wave) < 9 * 64 or np.abs(wave).max() < _SILENT:
+        return None
+    slices = wave[: len(wave) // 9 * 9].reshape(9, -1)
+    power = np.abs(np.fft.rfft(slices, axis=1)) ** 2
+    edges = np.unique(np.geomspace(2, power.shape[1], 17).astype(int))
+    edges = np.concatenate([edges, np.full(17 - len(edges), power.shape[1])])
+    bands = np.stack([power[:, a : max(b, a + 1)].sum(1) for a, b in pairwise(edges)], 1)  # (9, 16)
+    return np.asarray((bands[1:] > bands[:-1]).ravel())
+
+
+def _pack(*halves: npt.NDArray[np.bool_] | None) -> bytes | None:
+    if any(half is None for half in halves):
+        return None
+    return np.packbits(np.concatenate([half for half in halves if half is not None])).tobytes()
