@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -26,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 FRAMES_OF_A_VIDEO = 32  # that DeepfakeBench looks at
 FRAME_RATE = 25.0  # in which forged frames of a clip are counted, per second
-ABSENT = "absent"  # environment["spans"] of a prediction that was never asked which seconds are forged
+ABSENT, LISTED = "absent", "listed"  # environment["spans"] of a prediction from a file: whether spans were asked for
 COVERS = {"video": ("video",), "audio": ("audio",), "audio_visual": ("audio", "video")}
 
 
@@ -107,7 +107,7 @@ def measure(
         DataError: a mask cannot be read, or has not the size of the truth's.
     """
     clip = truth.media.kind in ("video", "audio")
-    known = _mask(truth) if pixels and truth.forged and not clip else None
+    known = mask_of(truth) if pixels and truth.forged and not clip else None
     item = Item(
         name=truth.media.path,
         forged=truth.forged,
@@ -117,7 +117,7 @@ def measure(
         spans=tuple((float(start), float(end)) for start, end in spans_of(truth)),
         area=None if known is None else _area(known),
     )
-    if prediction is None or (prediction.probability is None and not (prediction.proposals or prediction.segments)):
+    if prediction is None or _says_nothing(prediction):
         return item
     item = dataclasses.replace(
         item,
@@ -132,7 +132,7 @@ def measure(
     )
     if not pixels or clip or (truth.forged and known is None):
         return item
-    mask, heatmap = _mask(prediction), _heatmap(prediction)
+    mask, heatmap = mask_of(prediction), heatmap_of(prediction)
     if known is None:  # an authentic photo
         size = next((array.shape for array in (mask, heatmap) if array is not None), None)
         if size is None:
@@ -152,7 +152,7 @@ def finder(paths: Sequence[str]) -> Callable[[str], int]:
     """A function from the name of a prediction to the place of its truth.
 
     Names agree by their longest common end, whole folders at a time: ``test/000001.mp4`` and ``/data/test/000001.mp4``;
-    the file name alone will do where only one truth has it.
+    the file name alone will do where only one truth has it, and so will a name without its ending.
 
     Args:
         paths: of the truths.
@@ -161,6 +161,7 @@ def finder(paths: Sequence[str]) -> Callable[[str], int]:
         DataError: two truths have one path; and from the function: no truth, or several, have this name.
     """
     ends: dict[str, list[int]] = {}
+    bare: dict[str, list[int]] = {}  # without their endings
     whole: set[str] = set()
     for i, path in enumerate(paths):
         names = _ends(path)
@@ -169,10 +170,12 @@ def finder(paths: Sequence[str]) -> Callable[[str], int]:
         whole.update(names[:1])
         for name in names:
             ends.setdefault(name, []).append(i)
+            bare.setdefault(name.removesuffix(PurePosixPath(name).suffix), []).append(i)
 
     def find(path: str) -> int:
         names = _ends(path)
         at = next((ends[name] for name in names if name in ends), [])
+        at = at or next((bare[name] for name in names if name in bare), [])
         if not at:
             raise DataError(f"{path}: there is no truth of this name; predictions are for files of the data set only")
         if len(at) > 1:
@@ -189,6 +192,11 @@ def _ends(path: str) -> list[str]:
     """The path and every shorter end of it, the longest first."""
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")]
     return ["/".join(parts[i:]) for i in range(len(parts))]
+
+
+def _says_nothing(prediction: Report) -> bool:
+    spans = prediction.proposals or prediction.segments or prediction.environment.get("spans") == LISTED
+    return prediction.probability is None and not spans
 
 
 def _proposals(prediction: Report) -> tuple[tuple[float, float, float], ...] | None:
@@ -232,14 +240,14 @@ def _pixels(
     return found
 
 
-def _mask(report: Report) -> Mask | None:
+def mask_of(report: Report) -> Mask | None:
     """The forged pixels of a report, (H, W) bool, from memory or from its file; ``None`` if it has neither."""
     if report.mask is not None:
         return np.asarray(report.mask, np.bool_)
     return None if report.artifacts.mask is None else _grey(report, report.artifacts.mask, "mask") >= 128
 
 
-def _heatmap(report: Report) -> Floats | None:
+def heatmap_of(report: Report) -> Floats | None:
     """The heat map of a report, (H, W) in [0, 1], from memory or from its 8-bit file."""
     if report.heatmap is not None:
         return np.asarray(report.heatmap, np.float64)
