@@ -9,8 +9,8 @@ those of the pairs. ``sample``: sampling, first convolution, leaky ReLU. ``modul
 such pass adds at its peak to what a fresh process holds before it (dense tensor, inputs and weights).
 
 And what surrounds it, against plain loops: ``targets``, the IoU map of a clip of 400 ticks with three forgeries;
-``nms``, soft-NMS of the 19 227 proposals of such a clip; ``construction``, a sampling table of each modality, cell by
-cell, and then the same network around them.
+``nms``, soft-NMS of the 19 227 proposals of such a clip; ``construction``, of a network whose weights are read from a
+file: a sampling table of each modality, cell by cell, and a network with random weights, against none drawn.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from torch import Tensor
 from seamline.detectors import batfd
 from seamline.heads.boundary import BoundaryModule, _sampling, iou_map, sampling
 from seamline.heads.proposals import dense_table, soft_nms
+from seamline.zoo import undrawn
 
 TICKS, ROWS, SAMPLES, FEATURES = 512, 40, 10, 257
 CLIP, SPANS = 400, [(30.0, 47.5), (120.2, 133.0), (310.0, 361.7)]  # ticks
@@ -140,9 +141,10 @@ def looped_construction() -> batfd.BATFD:
 
 
 def construction() -> batfd.BATFD:
-    """The network from nothing: its sampling table is not remembered from the last time."""
+    """The network as loading weights builds it, its sampling table not remembered from the last time."""
     _sampling.cache_clear()
-    return batfd.build("ba-tfd-plus")
+    with undrawn():
+        return batfd.build("ba-tfd-plus")
 
 
 def build() -> tuple[BoundaryModule, Tensor]:

@@ -7,12 +7,13 @@ it fits. Loading is strict (every tensor present, none left over, all shapes equ
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -270,7 +271,7 @@ def _read(path: Path, card: Card, device: str) -> Detector:
         raise WeightsError(f"{path}: weights of {about['detector']!r}, wanted {card.detector!r}; known: {known}")
     network, sizes = detectors()[card.detector]
     try:
-        with torch.random.fork_rng(devices=[]):  # the random first weights are no business of the caller's generator
+        with undrawn():
             detector = network(sizes.from_dict(about["sizes"]))
     except (TypeError, ValueError) as cause:
         raise WeightsError(f"{path}: its sizes do not fit {card.detector!r}: {cause}") from cause
@@ -293,6 +294,26 @@ def _read(path: Path, card: Card, device: str) -> Detector:
             with safe_open(path, framework="pt") as file:
                 value.copy_(file.get_tensor(key))
     return detector.to(device).eval()
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """Networks built in here keep whatever was in memory as first weights: for those that are read right after.
+
+    To draw them takes most of the time of building a large network. The generator of the caller is left alone.
+    """
+    import torch
+    from torch.nn import init
+
+    known = {name: value for name, value in vars(init).items() if name.endswith("_") and callable(value)}
+    try:
+        for name in known:
+            setattr(init, name, lambda tensor, *args, **kwargs: tensor)
+        with torch.random.fork_rng(devices=[]):  # not everything is drawn by torch.nn.init
+            yield
+    finally:
+        for name, value in known.items():
+            setattr(init, name, value)
 
 
 def _sha256(path: Path) -> str:

@@ -70,6 +70,16 @@ def test_loading_leaves_the_random_generator_alone(saved: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_what_is_built_to_be_read_is_not_drawn_and_the_next_is() -> None:
+    fresh = torch.nn.Linear(4, 4)
+    fresh.weight.data.fill_(7)
+    with zoo.undrawn():
+        fresh.reset_parameters()
+    assert bool((fresh.weight == 7).all())
+    fresh.reset_parameters()
+    assert not bool((fresh.weight == 7).any())
+
+
 def test_half_precision_weights_load_into_full_precision(saved: Path) -> None:
     rewrite(saved, {k: v.half() if v.is_floating_point() else v for k, v in load_file(saved).items()})
     detector, _ = zoo.load_detector(saved)
