@@ -36,6 +36,7 @@ from ..errors import DataError
 from ..report import Modality, Report
 from .detection import roc_auc, roc_curve, scored
 from .image import Mask, confusion, pooled
+from .rows import Rows
 
 IOUS = (0.5, 0.75, 0.95)  # of AP
 NUMBERS = (100, 50, 20, 10)  # proposals, of AR
@@ -46,6 +47,7 @@ ACTIVITYNET_MOST = 100  # proposals of a clip that the ActivityNet evaluation re
 ACTIVITYNET_IOUS = tuple(float(iou) for iou in np.linspace(0.5, 0.95, 10))  # its 0.9 is 0.8999999999999999
 
 Found = Report | npt.ArrayLike  # the proposals of a clip, (k, 3) score, start, end
+Finds = Sequence[Found] | Rows  # of all clips
 Truth = Report | npt.ArrayLike  # its forged spans, (m, 2) start, end
 
 Floats = npt.NDArray[np.float64]
@@ -81,23 +83,26 @@ class Spans:
     labels: Ints  # (n,) truths of each clip
 
 
-def pack(found: Sequence[Found], truths: Sequence[Truth]) -> Spans:
+def pack(found: Finds, truths: Sequence[Truth]) -> Spans:
     """Reports or arrays of n clips to flat arrays.
 
     Args:
         found: of each clip its proposals: (k, 3) score, start, end in any order; or a :class:`Report`, of which
-            :func:`proposals_of` is taken.
+            :func:`proposals_of` is taken; or what :func:`seamline.metrics.rows.read_rows` read from a file.
         truths: of each clip its forged spans: (m, 2) start, end; or a :class:`Report`, of which :func:`spans_of`.
 
     Raises:
         DataError: the numbers of clips differ, a score or time is nan, a time is infinite, a proposal ends before it
             begins, or a truth has no length.
     """
-    if len(found) != len(truths):
-        raise DataError(f"proposals of {len(found)} clips and truths of {len(truths)}: give one each")
-    rows, counts = _stack([proposals_of(f) if isinstance(f, Report) else f for f in found], 3, "proposals")
+    if isinstance(found, Rows):
+        rows, counts = found.rows, found.counts
+    else:
+        rows, counts = _stack([proposals_of(f) if isinstance(f, Report) else f for f in found], 3, "proposals")
+    if len(counts) != len(truths):
+        raise DataError(f"proposals of {len(counts)} clips and truths of {len(truths)}: give one each")
     spans, labels = _stack([spans_of(t) if isinstance(t, Report) else t for t in truths], 2, "truths")
-    clip, true_clip = np.repeat(np.arange(len(found)), counts), np.repeat(np.arange(len(found)), labels)
+    clip, true_clip = np.repeat(np.arange(len(counts)), counts), np.repeat(np.arange(len(counts)), labels)
     wrong = np.isnan(rows[:, 0]) | ~np.isfinite(rows[:, 1:]).all(1) | (rows[:, 2] < rows[:, 1])
     if wrong.any():
         i = int(wrong.argmax())
@@ -176,7 +181,7 @@ class Matching:
 
     def __init__(
         self,
-        found: Sequence[Found],
+        found: Finds,
         truths: Sequence[Truth],
         ious: Sequence[float] = IOUS,
         numbers: Sequence[int] = NUMBERS,
@@ -189,23 +194,31 @@ class Matching:
         spans = _ranked(pack(found, truths))
         self.ious, self.numbers = tuple(ious), tuple(numbers)
         self.labels = spans.labels
-        order = _order(spans.score)
-        place = np.empty_like(order)  # of each proposal in the order
-        place[order] = np.arange(len(order))
         p, g, iou = _overlaps(spans, min((*ious, *recall_ious, boundary_iou)) - ROUNDING)
+        near = np.unique(p)  # the proposals that may hit, and then by falling score
+        near = near[np.argsort(-spans.score[near], kind="stable")]
+        place = np.zeros(len(spans.score), np.int64)
+        place[near] = np.arange(len(near))
         preferred = np.lexsort((g, -iou, place[p]))
-        p, g, iou = place[p[preferred]], g[preferred], iou[preferred]
+        p, g, iou = p[preferred], g[preferred], iou[preferred]
 
         taken = {
-            t: _take(p[iou >= t - ROUNDING], g[iou >= t - ROUNDING], len(order), len(spans.true_clip))
+            t: _take(place[p[iou >= t - ROUNDING]], g[iou >= t - ROUNDING], len(near), len(spans.true_clip))
             for t in {*ious, boundary_iou}
         }  # of each truth, the place of the proposal that takes it
-        self._clip = spans.clip[order]
-        last = _last_of_equal(spans.score[order])
-        self._points = [_Points.of(np.sort(taken[t][taken[t] < len(order)]), last, self._clip) for t in ious]
+        hits = [near[np.sort(taken[t][taken[t] < len(near)])] for t in ious]
+        scores = np.unique(-spans.score[np.concatenate([np.zeros(0, np.int64), *hits])])  # of all hits, falling
+        self._points = [
+            _Points(spans.clip[hit], *np.unique(np.searchsorted(scores, -spans.score[hit]), return_index=True))
+            for hit in hits
+        ]
+        # At a point count all proposals that reach its score: of each clip, those that reach it and no point before.
+        reached = np.searchsorted(scores, -spans.score)
+        inside = reached < len(scores)
+        self._reached, self._clip, self._scores = reached[inside], spans.clip[inside], len(scores)
 
         self._recalled = np.zeros((len(self.labels), len(self.numbers)))  # (n, N) truths, mean over the thresholds
-        rank = (np.arange(len(order)) - (np.cumsum(spans.counts) - spans.counts)[spans.clip])[order]
+        rank = np.arange(len(spans.clip)) - (np.cumsum(spans.counts) - spans.counts)[spans.clip]
         best = np.zeros(len(spans.true_clip))
         used = 0
         for i in np.argsort(self.numbers):
@@ -217,21 +230,22 @@ class Matching:
         self._thresholds = len(tuple(recall_ious))
 
         place_of = taken[boundary_iou]
-        hit = np.flatnonzero(place_of < len(order))
-        match = order[place_of[hit]]
+        hit = np.flatnonzero(place_of < len(near))
+        match = near[place_of[hit]]
         self._hit_clip = spans.true_clip[hit]
         self._start_error = np.abs(spans.start[match] - spans.true_start[hit])
         self._end_error = np.abs(spans.end[match] - spans.true_end[hit])
 
     def ap(self, times: npt.NDArray[np.integer[Any]] | None = None) -> dict[float, float]:
         """AP by threshold; ``times``, (n,): how often each clip counts. See :func:`average_precision`."""
+        each = None if times is None else np.asarray(times)[self._clip]
         times = np.ones_like(self.labels) if times is None else np.asarray(times)
         labels = int(times @ self.labels)
-        tried = np.cumsum(times.astype(np.int32)[self._clip], dtype=np.int64)
+        tried = np.cumsum(np.bincount(self._reached, each, self._scores))
         found = {}
         for iou, points in zip(self.ious, self._points, strict=True):
             hits = np.add.reduceat(times[points.clip], points.first) if len(points.first) else points.first
-            precision = np.cumsum(hits) / np.maximum(tried[points.last], 1)
+            precision = np.cumsum(hits) / np.maximum(tried[points.score], 1)
             best = np.maximum.accumulate(precision[::-1])[::-1]  # at this recall or more
             found[iou] = float((hits * best).sum()) / labels if labels else math.nan
         return found
@@ -257,9 +271,7 @@ class Matching:
         return BoundaryError(start, end, (start + end) / 2, round(found), round(float(weight @ self.labels)))
 
 
-def average_precision(
-    found: Sequence[Found], truths: Sequence[Truth], ious: Sequence[float] = IOUS
-) -> dict[float, float]:
+def average_precision(found: Finds, truths: Sequence[Truth], ious: Sequence[float] = IOUS) -> dict[float, float]:
     """AP at each IoU threshold: area under the curve of precision over recall, of all proposals of all clips.
 
     Proposals, by falling score, each take of their clip's truths that are still free the one with the largest IoU, if
@@ -282,7 +294,7 @@ def average_precision(
 
 
 def average_recall(
-    found: Sequence[Found],
+    found: Finds,
     truths: Sequence[Truth],
     numbers: Sequence[int] = NUMBERS,
     ious: Sequence[float] = RECALL_IOUS,
@@ -307,7 +319,7 @@ def average_recall(
     return Matching(found, truths, ious=(), numbers=numbers, recall_ious=ious).ar()
 
 
-def boundary_error(found: Sequence[Found], truths: Sequence[Truth], iou: float = 0.5) -> BoundaryError:
+def boundary_error(found: Finds, truths: Sequence[Truth], iou: float = 0.5) -> BoundaryError:
     """How many milliseconds the ends of found spans are off, in the mean over all truths that were found.
 
     A truth is found by the proposal that takes it at this IoU, as in :func:`average_precision`. Truths that were not
@@ -323,14 +335,8 @@ class _Points(NamedTuple):
     """The points of a curve that matter: where proposals hit. Between them recall stands still and precision falls."""
 
     clip: Ints  # (h,) of each hit, by falling score
-    first: Ints  # (k,) first hit of each distinct score
-    last: Ints  # (k,) place of the last proposal with that score
-
-    @classmethod
-    def of(cls, hits: Ints, last: Ints, clip: Ints) -> _Points:
-        """From the places of hits (h,), the last place of every run of equal scores, and the clip of every place."""
-        run, first = np.unique(np.searchsorted(last, hits), return_index=True)
-        return cls(clip[hits], first, last[run])
+    score: Ints  # (k,) which of the scores of all hits, falling
+    first: Ints  # (k,) first hit of it
 
 
 def _ranked(spans: Spans) -> Spans:
@@ -341,18 +347,6 @@ def _ranked(spans: Spans) -> Spans:
         order = np.lexsort((end, start, -score, spans.clip))
         score, start, end = score[order], start[order], end[order]
     return dataclasses.replace(spans, score=score, start=start, end=end)
-
-
-def _order(score: Floats) -> Ints:
-    """The order by falling score; equal ones stay in order."""
-    order = np.argsort(-score)  # three times as fast as the stable sort, and the same if no two are equal
-    ranked = score[order]
-    return np.argsort(-score, kind="stable") if (ranked[1:] == ranked[:-1]).any() else order
-
-
-def _last_of_equal(score: Floats) -> Ints:
-    """The last place of every run of equal scores, (k,), of scores that fall."""
-    return np.flatnonzero(np.append(score[1:] != score[:-1], True)) if len(score) else np.zeros(0, np.int64)
 
 
 def _pairs(spans: Spans) -> Iterator[tuple[Ints, Ints]]:
@@ -419,7 +413,7 @@ def _take(p: Ints, g: Ints, proposals: int, truths: int) -> Ints:
 
 
 def lavdf_ap(
-    found: Sequence[Found], truths: Sequence[Truth], ious: Sequence[float] = IOUS, fps: float = 1.0
+    found: Finds, truths: Sequence[Truth], ious: Sequence[float] = IOUS, fps: float = 1.0
 ) -> dict[float, float]:
     """AP of the released LAV-DF code, in single precision and with its defect D8; not our own yardstick.
 
@@ -446,7 +440,7 @@ def lavdf_ap(
 
 
 def lavdf_ar(
-    found: Sequence[Found], truths: Sequence[Truth], numbers: Sequence[int] = NUMBERS, fps: float = 1.0
+    found: Finds, truths: Sequence[Truth], numbers: Sequence[int] = NUMBERS, fps: float = 1.0
 ) -> dict[int, float]:
     """AR of the released LAV-DF code, in single precision: the first N proposals *in the order given*, IoU ``>``.
 
@@ -472,7 +466,7 @@ def lavdf_ar(
 
 
 def avdeepfake1m_ap(
-    found: Sequence[Found], truths: Sequence[Truth], ious: Sequence[float] = IOUS, fps: float = 1.0
+    found: Finds, truths: Sequence[Truth], ious: Sequence[float] = IOUS, fps: float = 1.0
 ) -> dict[float, float]:
     """AP of the package avdeepfake1m 0.0.4: the rules of :func:`lavdf_ap`, added up in another order.
 
@@ -485,7 +479,7 @@ def avdeepfake1m_ap(
 
 
 def avdeepfake1m_ar(
-    found: Sequence[Found], truths: Sequence[Truth], numbers: Sequence[int] = NUMBERS, fps: float = 1.0
+    found: Finds, truths: Sequence[Truth], numbers: Sequence[int] = NUMBERS, fps: float = 1.0
 ) -> dict[int, float]:
     """AR of the package avdeepfake1m 0.0.4: as :func:`lavdf_ar`, but a clip may have fewer than N proposals.
 
@@ -608,7 +602,7 @@ def _eight_lanes(terms: Single) -> np.float32:
 
 
 def activitynet_ap(
-    found: Sequence[Found], truths: Sequence[Truth], ious: Sequence[float] = ACTIVITYNET_IOUS
+    found: Finds, truths: Sequence[Truth], ious: Sequence[float] = ACTIVITYNET_IOUS
 ) -> dict[float, float]:
     """AP of the ActivityNet evaluation as UMMAFormer uses it, for times in seconds.
 
@@ -633,9 +627,7 @@ def activitynet_ap(
     return results
 
 
-def activitynet_ar(
-    found: Sequence[Found], truths: Sequence[Truth], numbers: Sequence[int] = NUMBERS
-) -> dict[int, float]:
+def activitynet_ar(found: Finds, truths: Sequence[Truth], numbers: Sequence[int] = NUMBERS) -> dict[int, float]:
     """AR of the ActivityNet evaluation as UMMAFormer uses it, for times in seconds: N proposals *on average*.
 
     With V forged clips and P proposals in all clips, authentic ones too, a forged clip with n proposals keeps its best
@@ -687,7 +679,7 @@ def _activitynet_hits(spans: Spans, ious: Sequence[float]) -> tuple[Ints, dict[f
     return order, hits
 
 
-def _activitynet(found: Sequence[Found], truths: Sequence[Truth]) -> Spans:
+def _activitynet(found: Finds, truths: Sequence[Truth]) -> Spans:
     """The spans that the ActivityNet evaluation reads: the first 100 of each clip, from 0 on."""
     spans = pack(found, truths)
     first = np.cumsum(spans.counts) - spans.counts
