@@ -172,7 +172,7 @@ def _numbers(buffer: bytearray, codes: Bytes, start: Ints, end: Ints, exponents:
     if exponents or np.count_nonzero(codes == MINUS) != np.count_nonzero(negative):  # a sign that is not in front,
         marks = np.concatenate([np.flatnonzero(there) for there in (codes == MINUS, *exponents)])
         of = np.searchsorted(start, marks, "right") - 1
-        odd.append(of[marks > start[of]])
+        odd.append(of[marks != first[of] - 1])
     if np.count_nonzero(codes == DOT) != np.count_nonzero(dot < end):  # another dot
         marks = np.flatnonzero(codes == DOT)
         of = np.searchsorted(start, marks, "right") - 1
