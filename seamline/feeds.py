@@ -37,6 +37,7 @@ class Feed(ABC):
     """Examples, batches and scores for one detector."""
 
     scores: ClassVar[tuple[str, ...]]  # of an examination; their mean is reported too
+    modalities: ClassVar[tuple[str, ...]] = ()  # of which a stage of training may be given some only
 
     def ready(  # noqa: B027  most media need nothing
         self, samples: Sequence[Sample], progress: Callable[[int, int], None] = lambda done, total: None
@@ -60,12 +61,20 @@ class Feed(ABC):
         """
 
 
-def feed(detector: Detector, crop: int, near: float, root: Path) -> Feed:
-    """The feed of a detector; ``crop`` is in pixels or ticks, ``near`` the chance that a window is put on a forgery."""
+def feed(detector: Detector, crop: int, near: float, root: Path, given: tuple[str, ...] = ()) -> Feed:
+    """The feed of a detector.
+
+    Args:
+        detector: whose windows and targets they are.
+        crop: side of a window of a photo, pixels, or length of one of a clip, ticks.
+        near: chance that a window is put on a forgery.
+        root: folder of the data.
+        given: modalities of a clip; empty: all that are there.
+    """
     if isinstance(detector, ImageDetector):
         return Photos(detector, None if detector.windowing.whole else crop, near)
     if isinstance(detector, ClipDetector):
-        return Clips(detector, min(crop, detector.clock.ticks), near, root / STORE)
+        return Clips(detector, min(crop, detector.clock.ticks), near, root / STORE, given or Clips.modalities)
     raise DataError(f"no feed for a {type(detector).__name__}")
 
 
@@ -118,10 +127,12 @@ class Clips(Feed):
     """Windows of clips: one face, the sound, and the forged spans of each."""
 
     scores: ClassVar[tuple[str, ...]] = ("auc", "ap", "ar")
+    modalities: ClassVar[tuple[str, ...]] = ("video", "audio")
     detector: ClipDetector
     ticks: int
     near: float
     store: Path  # where decoded clips are kept
+    given: tuple[str, ...] = modalities
     alone: float = 0.1  # chance that a window is given without its sound, and the same without its faces
 
     def ready(self, samples: Sequence[Sample], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -141,13 +152,14 @@ class Clips(Feed):
         spare = clip.ticks - self.ticks
         if spare > 0:
             start = int(rng.integers(spare + 1))
-            spans = clip.truth.video + clip.truth.audio
+            spans = [s for name in self.given for s in getattr(clip.truth, name)]
             if spans and rng.random() < self.near:
                 s, e = spans[int(rng.integers(len(spans)))]
                 low, high = max(0, math.floor(e) - self.ticks), min(spare, math.ceil(s))
                 start = int(rng.integers(min(low, high), max(low, high) + 1))
         window, truth = clip.window(start, min(start + self.ticks, clip.ticks), self.detector.clock)
-        faces, seen, sound = window.faces, window.seen, window.sound
+        faces, seen = (window.faces, window.seen) if "video" in self.given else (None, None)
+        sound = window.sound if "audio" in self.given else None
         if faces is not None and rng.random() < 0.5:
             faces = np.ascontiguousarray(faces[:, :, ::-1])
         if faces is not None and rng.random() < 0.5:

@@ -61,6 +61,7 @@ class Stage:
     decay: float = 0.1  # share of the steps
     monitor: str = "mean"  # auc | f1 | iou (photos), auc | ap | ar (clips), or their mean: the best of it is kept
     crop: int | None = None  # of a training window; None: the recipe's
+    given: tuple[str, ...] = ()  # modalities of a clip that the network is given; empty: all that are there
     loss_weights: dict[str, float] = field(default_factory=dict)  # replace the detector's own
 
 
@@ -340,7 +341,7 @@ def train(
             per_step = stage.batch * stage.accumulation * accelerator.num_processes
             todo = starts[number + 1] - step
             done = step - starts[number]
-            course = meal if stage.crop is None else feed(detector, stage.crop, recipe.near, root)
+            course = feed(detector, stage.crop or recipe.crop, recipe.near, root, stage.given)
             windows = Windows(learn, recipe, course, number, done * per_step, stage.steps * per_step)
             loader = torch.utils.data.DataLoader(
                 windows,
@@ -445,6 +446,7 @@ def _fits(detector: Detector, stage: Stage, feed: Feed) -> None:
         ("part", stage.train, detector.parts),
         ("loss", stage.loss_weights, detector.loss_weights),
         ("score", [stage.monitor], [*feed.scores, "mean"]),
+        ("modality", stage.given, feed.modalities),
     ):
         if unknown := sorted(set(named) - set(known)):
             raise DataError(f"stage {stage.name!r}: no {what} {', '.join(unknown)}; known: {', '.join(known)}")

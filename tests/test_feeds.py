@@ -88,6 +88,17 @@ def test_an_example_depends_on_its_generator_alone_and_shows_the_forgery(data: P
         assert bool(truth.audio) == sample.truth.forged
 
 
+def test_a_stage_may_be_given_one_modality(data: Path) -> None:
+    detector = build("erf-batfd-plus-tiny")
+    forged = next(sample for sample in samples(data) if sample.truth.forged)
+    for given, heard in (("audio", True), ("video", False)):
+        meal = feed(detector, 24, 1.0, data, (given,))
+        window, truth = meal.example(forged, np.random.default_rng(5))
+        assert (window.faces is None, window.sound is not None, bool(truth.audio)) == (True, heard, heard)
+        outputs = detector(*meal.collate([(window, truth)]))
+        assert bool(outputs.audio.there[0]) == heard
+
+
 def test_of_an_absent_modality_nothing_is_said() -> None:
     truth = ClipTruth(((1.0, 2.0),), ((3.0, 4.0),))
     assert visible(truth, True, False) == ClipTruth(((1.0, 2.0),), ())
