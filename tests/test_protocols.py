@@ -426,6 +426,29 @@ def test_names_agree_by_their_longest_common_end() -> None:
         score("ddl-track1", [photo("1.png", False)], [photo("1.png", False), photo("1.png", False)])
 
 
+def test_released_evaluators_have_spans_as_listed_and_the_others_joined() -> None:
+    overlapping = clip("a.mp4", [(1.0, 2.0), (1.5, 3.0)])
+    item = measure("lavdf", overlapping, None)
+    assert item.listed == ((1.0, 2.0), (1.5, 3.0))
+    assert item.spans == ((1.0, 3.0),)
+    both = [Segment(s, e, 1.0, key) for key in ("video", "audio") for s, e in ((1.0, 2.0), (1.5, 3.0))]
+    item = measure("lavdf", dataclasses.replace(overlapping, segments=tuple(both)), None)
+    assert item.listed == ((1.0, 2.0), (1.5, 3.0))
+    assert item.forged_in == ("audio", "video")
+    apart = dataclasses.replace(overlapping, segments=(both[0], dataclasses.replace(both[2], start=1.2)))
+    assert measure("lavdf", apart, None).listed == ((1.0, 2.0),)
+
+
+def test_a_clip_that_is_forged_to_its_end_ends_with_it() -> None:
+    whole = clip("a.mp4", [(0.0, math.inf)])
+    assert measure("seamline", whole, None).spans == ((0.0, 10.0),)
+    endless = dataclasses.replace(whole, media=Media("a.mp4", kind="video"))
+    assert measure("seamline", endless, clip("a.mp4", (), 0.9)).spans == ((0.0, 10.0),)
+    item = measure("seamline", endless, None)
+    assert item.spans == ()
+    assert item.forged_in == ("video",)
+
+
 def test_an_unknown_protocol_and_a_damaged_item_are_named() -> None:
     with pytest.raises(DataError, match=r"unknown protocol 'ddl'; known: ddl-track1, "):
         score("ddl", [], [])

@@ -48,7 +48,8 @@ class Item:
     raw: float | None = None  # the score as a submission file has it, where a probability cannot hold it
     forged_in: tuple[str, ...] = ()  # audio, video, or both
     scores_in: dict[str, float] = field(default_factory=dict)  # probability of each modality
-    spans: tuple[tuple[float, float], ...] = ()  # forged, in seconds
+    spans: tuple[tuple[float, float], ...] = ()  # forged seconds, those that touch joined
+    listed: tuple[tuple[float, float], ...] = ()  # the same as the data set lists them, see :func:`listed_spans`
     proposals: tuple[tuple[float, float, float], ...] | None = None  # score, start, end; None: not asked for
     frames: tuple[float, ...] = ()  # scores of frames
     frame_counts: tuple[int, ...] = ()  # TP, FP, FN, TN of the frames of a clip that are called forged
@@ -72,6 +73,7 @@ class Item:
                 item,
                 forged_in=tuple(item.forged_in),
                 spans=tuple((s, e) for s, e in item.spans),
+                listed=tuple((s, e) for s, e in item.listed),
                 proposals=None if item.proposals is None else tuple((c, s, e) for c, s, e in item.proposals),
                 frames=tuple(item.frames),
                 frame_counts=tuple(item.frame_counts),
@@ -108,13 +110,16 @@ def measure(
     """
     clip = truth.media.kind in ("video", "audio")
     known = mask_of(truth) if pixels and truth.forged and not clip else None
+    forged_in = tuple(sorted({key for s in truth.segments for key in COVERS.get(s.modality, ())}))
+    truth = _ended(truth, prediction)
     item = Item(
         name=truth.media.path,
         forged=truth.forged,
         group=group,
         found=False,
-        forged_in=tuple(sorted({key for s in truth.segments for key in COVERS.get(s.modality, ())})),
+        forged_in=forged_in,
         spans=tuple((float(start), float(end)) for start, end in spans_of(truth)),
+        listed=listed_spans(truth),
         area=None if known is None else _area(known),
     )
     if prediction is None or _says_nothing(prediction):
@@ -146,6 +151,30 @@ def measure(
             )
     found = _pixels(mask, heatmap, known, mask_threshold, trufor)
     return dataclasses.replace(item, area=_area(known), pixels=found)
+
+
+def listed_spans(truth: Report) -> tuple[tuple[float, float], ...]:
+    """Forged spans as released evaluators have them: each one as listed, also where two overlap.
+
+    Where sound and picture have lists that differ, spans that touch are joined, as data sets do that list both at once.
+    """
+    lists: dict[str, dict[tuple[float, float], None]] = {}
+    for s in truth.segments:
+        for modality in COVERS.get(s.modality, ()):
+            lists.setdefault(modality, {})[float(s.start), float(s.end)] = None
+    if len(lists) == 2 and lists["video"].keys() != lists["audio"].keys():
+        return tuple((float(start), float(end)) for start, end in spans_of(truth))
+    return tuple(next(iter(lists.values()), {}))
+
+
+def _ended(truth: Report, prediction: Report | None) -> Report:
+    """A truth whose spans end: one that lasts to the end of its clip is left out if nobody knows when that is."""
+    if all(math.isfinite(s.end) for s in truth.segments):
+        return truth
+    durations = [report.media.duration for report in (truth, prediction) if report is not None]
+    end = next((duration for duration in durations if duration), math.inf)
+    ended = (dataclasses.replace(s, end=min(s.end, end)) for s in truth.segments)
+    return dataclasses.replace(truth, segments=tuple(s for s in ended if s.start < s.end < math.inf))
 
 
 def finder(paths: Sequence[str]) -> Callable[[str], int]:

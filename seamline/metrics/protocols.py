@@ -563,14 +563,14 @@ def _released(
 ) -> Figures:
     if not _placed(items):
         return _matched((), ious, numbers)
-    return first_hits([_rows(i) for i in items], [np.array(i.spans) for i in items], evaluator, ious, numbers)
+    return first_hits([_rows(i) for i in items], [np.array(i.listed) for i in items], evaluator, ious, numbers)
 
 
 def _released_activitynet(items: Sequence[Item]) -> Figures:
     if not _placed(items):
         empty = {"map": math.nan, **_matched((), RECALL_IOUS, NUMBERS)(None)}
         return lambda times: dict(empty)
-    return activitynet([_rows(i) for i in items], [np.array(i.spans) for i in items])
+    return activitynet([_rows(i) for i in items], [np.array(i.listed) for i in items])
 
 
 def _subsets(items: Sequence[Item], figures: Callable[[Sequence[Item]], Figures], names: Sequence[str]) -> Figures:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from .image import Mask
 from .temporal import (
     ACTIVITYNET_IOUS,
     NUMBERS,
@@ -77,7 +76,8 @@ def first_hits(
     exact = {**named("ap", ap_of(filled, truths, ious, fps)), **named("ar", ar_of(filled, truths, numbers, fps))}
     spans = pack(filled, truths)
     order = np.argsort(-spans.score.astype(np.float32), kind="stable")
-    hits = {iou: hit[order] for iou, hit in _first_hits(spans, ious, fps).items()}
+    hits = {iou: np.flatnonzero(hit[order]) for iou, hit in _first_hits(spans, ious, fps).items()}
+    clip = spans.clip[order]
     recalled = {}  # by number, of each clip its truths, mean over the thresholds
     for number in numbers:
         _, g, overlap = _single_overlaps(spans, fps, min(RECALL_IOUS), number)
@@ -92,8 +92,9 @@ def first_hits(
         labels = float(times @ spans.labels)
         if not labels:
             return dict.fromkeys(exact, math.nan)
-        drawn = times[spans.clip[order]]
-        ap = {iou: _resampled_ap(drawn, hit, labels, first_is_lost=True) for iou, hit in hits.items()}
+        drawn = times[clip]
+        tried = np.cumsum(drawn)
+        ap = {iou: _resampled_ap(drawn, tried, at, labels, first_is_lost=True) for iou, at in hits.items()}
         return {**named("ap", ap), **named("ar", {n: float(times @ own) / labels for n, own in recalled.items()})}
 
     return figures
@@ -112,8 +113,9 @@ def activitynet(rows: Sequence[Floats], truths: Sequence[Floats]) -> Figures:
     filled = [_filled(own, 1 if np.size(truth) else 0) for own, truth in zip(rows, truths, strict=True)]
     exact = _with_mean(named("ap", activitynet_ap(filled, truths)), named("ar", activitynet_ar(filled, truths)))
     spans = _activitynet(filled, truths)
-    order, hits = _activitynet_hits(spans, ACTIVITYNET_IOUS)
-    recall = _BudgetedRecall(spans)
+    order, right = _activitynet_hits(spans, ACTIVITYNET_IOUS)
+    hits = {iou: np.flatnonzero(hit) for iou, hit in right.items()}
+    clip, recall = spans.clip[order], _BudgetedRecall(spans)
 
     def figures(times: Ints | None) -> dict[str, float]:
         if times is None:
@@ -121,8 +123,9 @@ def activitynet(rows: Sequence[Floats], truths: Sequence[Floats]) -> Figures:
         labels = float(times @ spans.labels)
         if not labels:
             return dict.fromkeys(exact, math.nan)
-        drawn = times[spans.clip[order]]
-        ap = {iou: _resampled_ap(drawn, hit, labels) for iou, hit in hits.items()}
+        drawn = times[clip]
+        tried = np.cumsum(drawn)
+        ap = {iou: _resampled_ap(drawn, tried, at, labels) for iou, at in hits.items()}
         return _with_mean(named("ap", ap), named("ar", recall(times)))
 
     return figures
@@ -140,16 +143,23 @@ def _filled(rows: Floats, least: int) -> Floats:
     return np.concatenate([rows, np.zeros((max(least - len(rows), 0), 3))])
 
 
-def _resampled_ap(drawn: Ints, hit: Mask, labels: float, *, first_is_lost: bool = False) -> float:
-    """AP where proposals, by falling score, are drawn so often; ``first_is_lost``: without the first step of recall."""
-    there = drawn > 0
-    drawn, hit = drawn[there], hit[there]
-    if not len(drawn):
+def _resampled_ap(drawn: Ints, tried: Ints, hits: Ints, labels: float, *, first_is_lost: bool = False) -> float:
+    """AP of proposals by falling score that are drawn so often.
+
+    Args:
+        drawn: (P,) how often.
+        tried: (P,) proposals up to and with each.
+        hits: (h,) places of those that are right, ascending; between them precision only falls.
+        labels: truths, drawn ones.
+        first_is_lost: leave the first step of recall out, as LAV-DF's evaluator does.
+    """
+    hits = hits[drawn[hits] > 0]
+    if not len(hits):
         return 0.0
-    right = drawn * hit
-    best = np.maximum.accumulate((np.cumsum(right) / np.cumsum(drawn))[::-1])[::-1]
-    total = float(right @ best) - (float(best[0]) if first_is_lost and hit[0] else 0.0)
-    return total / labels
+    right = drawn[hits]
+    best = np.maximum.accumulate((np.cumsum(right) / tried[hits])[::-1])[::-1]
+    lost = float(best[0]) if first_is_lost and tried[hits[0]] == right[0] else 0.0
+    return (float(right @ best) - lost) / labels
 
 
 class _BudgetedRecall:
