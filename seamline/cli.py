@@ -25,7 +25,9 @@ from rich.text import Text
 
 import seamline
 
+from . import output
 from .errors import SeamlineError
+from .errors import printable as clean
 from .report import VERDICTS, Report
 
 app = typer.Typer(
@@ -66,14 +68,35 @@ def scan(
         int,
         typer.Option(min=0, metavar="N", help="List the N likeliest [score, start, end] of every clip in --json."),
     ] = 0,
+    bundle: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for an evidence bundle of every file: page, record, pictures, hashes."),
+    ] = None,
+    sign: Annotated[
+        Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign the bundles with.")
+    ] = None,
     fail_on_forged: Annotated[bool, typer.Option(help="Exit with 1 if any file is forged.")] = False,
+    journal: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to note what is done; by default in the folder of --out."),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Scan again what the journal says is done.")] = False,
+    isolation: Annotated[
+        bool, typer.Option(help="Decode files in processes that can do nothing else; without: files you trust only.")
+    ] = True,
 ) -> None:
-    """Scan photos, videos and sound recordings for forgeries.
+    """Scan photos, videos and sound recordings for forgeries, and those in zip and tar archives.
+
+    A scan with --out or --journal that was stopped goes on where it was when it is given again.
 
     Exit code: 0 all analysed, 1 with --fail-on-forged if any is forged, 2 if any file could not be analysed.
     """
     with _clean_errors():
-        raise typer.Exit(run_scan(paths, model, out, json_to, device, fail_on_forged, proposals))
+        raise typer.Exit(
+            run_scan(
+                paths, model, out, json_to, device, fail_on_forged, proposals, bundle, sign, journal, fresh, isolation
+            )
+        )
 
 
 def run_scan(
@@ -84,34 +107,60 @@ def run_scan(
     device: str = "cpu",
     fail_on_forged: bool = False,
     proposals: int = 0,
+    bundle: Path | None = None,
+    sign: Path | None = None,
+    journal: Path | None = None,
+    fresh: bool = False,
+    isolate: bool = True,
 ) -> int:
     """What ``seamline scan`` does; returns its exit code.
 
     Raises:
-        SeamlineError: nothing to scan, no such device, or unusable weights.
+        SeamlineError: nothing to scan, no such device, unusable weights or key, or options that exclude each other.
     """
-    from .media import expand
+    from .journal import NAME, Journal
+    from .media import ARCHIVES, EXTENSIONS, expand
 
-    files = expand(paths)
+    if out is not None and bundle is not None:
+        raise SeamlineError("a bundle holds all pictures of --out: give one of --out and --bundle")
+    if sign is not None and bundle is None:
+        raise SeamlineError("only bundles are signed: give --bundle with --sign")
+    if journal is not None and bundle is not None:
+        raise SeamlineError("bundles are not noted in a journal: give one of --journal and --bundle")
+    files = expand(paths, endings=EXTENSIONS | ARCHIVES)
     if not files:
         raise SeamlineError(f"no photos, videos or sound found in {', '.join(paths)}")
     reports: list[Report] = []
-    with _json_lines(json_to) as write, _progress("scanning") as step:
+    if journal is None and out is not None:
+        journal = out / NAME
+    with contextlib.ExitStack() as stack:
+        write, step = stack.enter_context(_json_lines(json_to)), stack.enter_context(_progress("scanning"))
         step(0, len(files))
-        for report in seamline.Session(model, device, proposals=proposals).scan(files, out):
+        session = seamline.Session(model, device, proposals=proposals, isolate=isolate)
+        notes = stack.enter_context(Journal(journal, fresh)) if journal is not None else None
+        for report in _bundles(session, files, bundle, sign) if bundle else session.scan(files, out, notes):
             write(report)
             # What a folder of large photos or long clips would fill the memory with.
             reports.append(replace(report, mask=None, heatmap=None, curves={}, proposals=()))
-            step(len(reports), len(files))
+            step(len(reports), max(len(reports), len(files)))
             del report
     console = _console(stderr=json_to == "-")
     console.print(table(reports))
     console.print(summary(reports), highlight=False)
     if out is not None:
         console.print(f"pictures are in {escape(clean(str(out)))}", highlight=False)
+    if bundle is not None:
+        pages = escape(clean(str(bundle / "*" / "report.html")))
+        console.print(f"open {pages}; check with seamline verify", highlight=False)
     if any(report.verdict == "error" for report in reports):
         return 2
     return 1 if fail_on_forged and any(report.forged for report in reports) else 0
+
+
+def _bundles(session: seamline.Session, files: Sequence[Path], bundle: Path, sign: Path | None) -> Iterator[Report]:
+    from .evidence import scan as run
+
+    return run(session, files, bundle, sign)
 
 
 def table(reports: Sequence[Report]) -> Table:
@@ -127,7 +176,9 @@ def table(reports: Sequence[Report]) -> Table:
     grid.add_column("note", overflow="fold")
     for report in reports:
         media = report.media
-        note = (report.error or "").removeprefix(f"{media.path}: ") or "; ".join(report.warnings)
+        note = (report.error or "").removeprefix(f"{media.path}: ") or "; ".join(
+            [*(reason.words for reason in report.reasons), *report.warnings]
+        )
         grid.add_row(
             Text(clean(media.path)),
             Text(report.verdict.replace("_", " "), style=COLOURS.get(report.verdict, "")),
@@ -162,6 +213,95 @@ def summary(reports: Sequence[Report]) -> str:
     counts = Counter(report.verdict for report in reports)
     parts = (f"{counts[verdict]} {words.get(verdict, verdict)}" for verdict in VERDICTS if counts[verdict])
     return f"{len(reports)} {'file' if len(reports) == 1 else 'files'}: {', '.join(parts)}"
+
+
+@app.command()
+def verify(
+    report: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of a bundle, or a report in JSON.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file that was scanned.")],
+    model: Annotated[str | None, typer.Option(help="Path of the weights, if the catalogue lacks them.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
+    key: Annotated[
+        Path | None, typer.Option(metavar="KEY.pub.pem", help="Ed25519 public key that must have signed the bundle.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Scan a file again, and say whether its bundle or report still holds, or what differs.
+
+    Exit code: 0 nothing differs, 1 something does, 2 it could not be checked.
+    """
+    with _clean_errors():
+        from .evidence import verify as run
+
+        found = run(report, file, model=model, device=device, key=key)
+        if as_json:
+            print(json.dumps(found.to_dict(), indent=2))
+        else:
+            print(clean(found.headline))
+            for difference in found.differences:
+                place = f" {difference.where}" if difference.where and difference.where not in difference.words else ""
+                print(clean(f"  {difference.kind}:{place} {difference.words}"))
+            for note in found.notes:
+                print(clean(f"  note: {note}"))
+        raise typer.Exit(0 if found.same else 1)
+
+
+@app.command()
+def keygen(
+    private: Annotated[Path, typer.Argument(metavar="KEY.pem", help="Where to write the private key.")],
+) -> None:
+    """Make a key to sign bundles with, and the public key to check them with."""
+    with _clean_errors():
+        from .evidence import keygen as run
+
+        public = run(private)
+        print(f"{private} signs: keep it to yourself. {public} checks: give it to whoever must be able to.")
+
+
+@app.command()
+def facts(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Files, folders or globs.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
+    coordinates: Annotated[bool, typer.Option(help="Tell where it was taken, not only that this is known.")] = False,
+    trust: Annotated[
+        Path | None, typer.Option(metavar="PEM", help="Certificates whose Content Credentials are trusted.")
+    ] = None,
+) -> None:
+    """Tell what files say of where they came from: credentials, metadata, compression, containers. No verdict.
+
+    Exit code: 0 all were read, 2 if any could not be.
+    """
+    from .media import expand
+    from .provenance import read
+
+    failed = False
+    with _clean_errors():
+        anchors = trust.read_text("utf-8") if trust else None
+        files = expand(paths)
+        if not files:
+            raise SeamlineError(f"no photos, videos or sound found in {', '.join(paths)}")
+    for path in files:
+        try:
+            found = read(path, coordinates=coordinates, trust=anchors)
+        except SeamlineError as cause:
+            print(clean(f"error: {cause}"), file=sys.stderr)
+            failed = True
+            continue
+        if as_json:
+            sys.stdout.write(found.to_json() + "\n")
+            continue
+        grid = Table(title=Text(clean(found.path)), title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for heading in ("topic", "fact", "value", "note"):
+            grid.add_column(heading, overflow="fold")
+        for fact in found.facts:
+            row = (fact.topic, fact.name.replace("_", " "), _value(fact.value), fact.note)
+            grid.add_row(*(Text(clean(text)) for text in row), style="bold" if fact.odd else "")
+        _console().print(grid)
+    raise typer.Exit(2 if failed else 0)
+
+
+def _value(value: str | float | bool) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 @app.command()
@@ -201,12 +341,14 @@ def train(
     data: Annotated[Path, typer.Option(help="Folder of samples, such as seamline forge writes.")],
     out: Annotated[Path, typer.Option(help="Folder for weights, logs and the state to resume from.")],
     fresh: Annotated[bool, typer.Option(help="Start over instead of resuming.")] = False,
+    layout: Annotated[str, typer.Option(help="Of the data set, if it is not to be found out.")] = "auto",
+    split: Annotated[str | None, typer.Option(help="Of the data set.")] = None,
 ) -> None:
     """Train a detector; a run that was stopped goes on where it was."""
     with _clean_errors():
         from .train import train as run
 
-        print(run(recipe, data, out, resume=not fresh))
+        print(run(recipe, data, out, resume=not fresh, layout=layout, split=split))
 
 
 @app.command()
@@ -214,16 +356,52 @@ def evaluate(
     model: Annotated[str, typer.Option(help="Catalogue name, or path of a .safetensors file.")],
     data: Annotated[Path, typer.Option(help="Folder of samples with known truth.")],
     out: Annotated[Path | None, typer.Option(help="JSON file for the row; a CSV of all files goes beside it.")] = None,
-    perturb: Annotated[str, typer.Option(help="Done to every photo first: none, jpegQ or resizeF.")] = "none",
+    protocol: Annotated[str | None, typer.Option(help="A benchmark whose own figures are wanted too.")] = None,
+    perturb: Annotated[
+        str, typer.Option(help="Done to every file first, such as jpeg75 or crf32; grid: all the usual ones in turn.")
+    ] = "none",
+    plots: Annotated[Path | None, typer.Option(help="Folder for plots, each as SVG and PNG.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto.")] = "cpu",
     limit: Annotated[int | None, typer.Option(min=1, help="Only so many files, spread evenly.")] = None,
+    layout: Annotated[str, typer.Option(help="Of the data set, if it is not to be found out.")] = "auto",
+    split: Annotated[str | None, typer.Option(help="Of the data set.")] = None,
 ) -> None:
-    """Measure a model on samples whose truth is known."""
-    with _clean_errors():
-        from .evaluate import card_table
-        from .evaluate import evaluate as run
+    """Measure a model on samples whose truth is known.
 
-        print(card_table([run(model, data, out=out, perturb=perturb, device=device, limit=limit)]))
+    With --out, a run that was killed goes on where it was when it is started again.
+    """
+    with _clean_errors():
+        from .evaluate import evaluate as run
+        from .evaluate import tables, write_plots
+
+        row = run(
+            model,
+            data,
+            out=out,
+            protocol=protocol,
+            perturb=perturb,
+            device=device,
+            limit=limit,
+            layout=layout,
+            split=split,
+        )
+        print(tables(row))
+        if plots is not None:
+            print(f"plots are in {plots}: {', '.join(path.name for path in write_plots(row, plots))}")
+
+
+@app.command()
+def leaderboard(
+    rows: Annotated[list[Path], typer.Argument(metavar="ROWS...", help="Rows that evaluate --out wrote.")],
+    out: Annotated[Path, typer.Option(help="Folder for index.html and leaderboard.md.")],
+) -> None:
+    """Make one page of rows: a table for each data set and protocol, with intervals, hashes and curves."""
+    with _clean_errors():
+        from .evaluate import leaderboard as run
+        from .evaluate import read_row
+
+        for path in run([read_row(path) for path in rows], out):
+            print(path)
 
 
 @app.command()
@@ -231,13 +409,16 @@ def calibrate(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A .safetensors file of a training run.")],
     data: Annotated[Path, typer.Option(help="Samples that neither trained these weights nor will judge them.")],
     out: Annotated[Path, typer.Option(help="The same weights with their probability and thresholds.")],
+    familiar: Annotated[
+        Path | None, typer.Option(help="Samples whose content tells what is familiar, such as those trained on.")
+    ] = None,
     false_alarms: Annotated[float, typer.Option(help="Share of authentic files that may be flagged.")] = 0.03,
 ) -> None:
-    """Fit a model's probability and thresholds on held-out samples whose truth is known."""
+    """Fit a model's probability, thresholds and limits on held-out samples whose truth is known."""
     with _clean_errors():
         from .evaluate import calibrate as run
 
-        print(json.dumps(run(weights, data, out, false_alarms=false_alarms)))
+        print(json.dumps(run(weights, data, out, familiar=familiar, false_alarms=false_alarms)))
 
 
 @app.command()
@@ -250,22 +431,162 @@ def card(
 ) -> None:
     """Write a model card from what training and evaluation recorded."""
     with _clean_errors():
-        from .evaluate import model_card
+        from .evaluate import model_card, read_row
 
-        rows = []
-        for item in row:
-            heading, _, file = item.rpartition("=")
-            try:
-                rows.append((heading, json.loads(Path(file).read_text("utf-8"))))
-            except ValueError as cause:
-                raise SeamlineError(f"{file}: not a row of seamline evaluate: {cause}") from cause
+        parts = [item.rpartition("=") for item in row]
+        rows = [(heading, read_row(file)) for heading, _, file in parts]
         out.write_text(model_card(weights, run, rows, words), encoding="utf-8")
         print(out)
 
 
-def clean(text: str) -> str:
-    """Text from outside made safe for a terminal: what cannot be printed is shown as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+data_app = typer.Typer(help="Look at data sets before they are used.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+
+@data_app.command("check")
+def data_check(
+    root: Annotated[Path, typer.Argument(metavar="ROOT", help="Folder, manifest or list of a data set.")],
+    layout: Annotated[str, typer.Option(help="Of the data set, if it is not to be found out.")] = "auto",
+    json_to: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all findings as JSON.")] = None,
+    quick: Annotated[bool, typer.Option(help="Read headers only: no masks judged, no near duplicates found.")] = False,
+) -> None:
+    """Find what is missing, damaged, doubled, leaking, inverted or too easy in a data set.
+
+    Exit code: 0 nothing but warnings, 2 there are errors.
+    """
+    with _clean_errors():
+        from .data.check import check
+
+        with _progress("checking") as step:
+            found = check(root, layout, quick=quick, progress=step)
+        if json_to is not None:
+            json_to.write_text(found.to_json() + "\n", encoding="utf-8")
+        grid = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in ("", "kind", "files", "what", "for example"):
+            grid.add_column(heading, overflow="fold")
+        for kind, words in found.summary():
+            these = [finding for finding in found.findings if finding.kind == kind]
+            example = next((finding.paths[0] for finding in these if finding.paths), "")
+            text = f"{example}: {these[0].words}" if example else these[0].words
+            level = Text("error", style="bold red") if these[0].is_error else Text("warning", style="yellow")
+            grid.add_row(level, kind, str(sum(len(f.paths) for f in these) or ""), words, Text(clean(text)))
+        console = _console()
+        if found.findings:
+            console.print(grid)
+        console.print(clean(found.line()), highlight=False)
+        raise typer.Exit(2 if found.errors else 0)
+
+
+@data_app.command("miniature")
+def data_miniature(
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help="The data set to copy, such as casia-v2 or lav-df.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="An empty or new folder.")],
+    seed: Annotated[int, typer.Option(help="Of every choice.")] = 0,
+) -> None:
+    """Write a small copy of a data set's layout, with media made here."""
+    with _clean_errors():
+        from .synthesis.miniature import miniature
+
+        print(miniature(layout, out, seed))
+
+
+submission_app = typer.Typer(
+    help="Check, write and score official submission files of challenges.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(submission_app, name="submission")
+_PROTOCOL = typer.Option(help="ddl-track1, ddl-track2, 1m-deepfakes, lavdf, activitynet or asvspoof5.")
+
+
+@submission_app.command("check")
+def submission_check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A zip, a folder, or one of the files.")],
+    protocol: Annotated[str, _PROTOCOL],
+    data: Annotated[Path | None, typer.Option(help="The data set with its truth, to compare with.")] = None,
+    names: Annotated[
+        Path | None, typer.Option(help="Instead of --data: a folder of the media, or a text file with a name a line.")
+    ] = None,
+) -> None:
+    """Name every fault of a submission before the server does.
+
+    Exit code: 0 if there is none, 2 if a server would refuse or misread it.
+    """
+    with _clean_errors():
+        from .data.submission import validate_submission
+
+        if data is not None and names is not None:
+            raise SeamlineError("--data and --names say the same: give one of them")
+        faults = validate_submission(path, protocol, _expected(data, names))
+        for fault in faults:
+            print(clean(f"{'doubtful' if fault.grade == 'doubtful' else 'fault'}: {fault}"))
+        bad = sum(fault.grade != "doubtful" for fault in faults)
+        print(clean(f"{path}: {f'{bad} faults' if bad > 1 else 'a fault' if bad else 'no fault'} under {protocol}"))
+        raise typer.Exit(2 if bad else 0)
+
+
+@submission_app.command("write")
+def submission_write(
+    reports: Annotated[Path, typer.Argument(metavar="REPORTS.jsonl", help="What scan --json wrote.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A .zip or a folder; for single files their name.")],
+    protocol: Annotated[str, _PROTOCOL],
+    root: Annotated[Path | None, typer.Option(help="Name files by their path from this folder.")] = None,
+) -> None:
+    """Write official submission files from reports, and check them."""
+    with _clean_errors():
+        from .data.submission import validate_submission, write_submission
+
+        write_submission(protocol, _read_reports(reports), out, root=root)
+        if faults := [fault for fault in validate_submission(out, protocol) if fault.grade != "doubtful"]:
+            raise SeamlineError(f"{out} was written, but: {faults[0]}")
+        print(out)
+
+
+@submission_app.command("score")
+def submission_score(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A zip, a folder, or one of the files.")],
+    protocol: Annotated[str, _PROTOCOL],
+    data: Annotated[Path, typer.Option(help="The data set with its truth.")],
+    draws: Annotated[int, typer.Option(min=0, help="Resamples for the 95 % intervals; 0: none.")] = 1000,
+) -> None:
+    """Score a submission by the rules of its protocol, as far as they are known."""
+    with _clean_errors():
+        from .data import open_data
+        from .data.submission import read_submission
+        from .metrics.protocols import figures, intervals, measured
+
+        samples = open_data(data)
+        truths = [sample.truth for sample in samples]
+        items = measured(protocol, truths, read_submission(path, protocol, strict=False))
+        items = [replace(item, group=sample.group) for item, sample in zip(items, samples, strict=True)]
+        ranges = intervals(protocol, items, draws=draws) if draws else {}
+        for name, value in figures(protocol, items).items():
+            low_high = " [{:.4f}, {:.4f}]".format(*ranges[name]) if name in ranges else ""
+            print(f"{name} {value:.5f}{low_high}")
+
+
+def _expected(data: Path | None, names: Path | None) -> list[Report] | list[str] | None:
+    """The files that a submission should name."""
+    if data is not None:
+        from .data import open_data
+
+        return [sample.truth for sample in open_data(data)]
+    if names is None:
+        return None
+    if names.is_dir():
+        from .media import expand
+
+        return [str(path) for path in expand([names])]
+    return [line.strip() for line in names.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _read_reports(path: Path) -> Iterator[Report]:
+    """The reports of a JSON Lines file, one at a time."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield Report.from_json(line)
+                except SeamlineError as cause:
+                    raise SeamlineError(f"{path}, line {number}: {cause}") from cause
 
 
 @contextlib.contextmanager
@@ -310,8 +631,18 @@ def _json_lines(target: str | None) -> Iterator[Callable[[Report], None]]:
     if target == "-":
         yield writer(sys.stdout.buffer)
         return
-    with open(target, "wb") as file:
-        yield writer(file)
+    if os.path.exists(target) and not os.path.isfile(target):  # a pipe or a device, such as /dev/stderr
+        with open(target, "wb") as device:
+            yield writer(device)
+        return
+    stopped: BaseException | None = None
+    with output.whole(target) as file:
+        try:
+            yield writer(file)
+        except BaseException as cause:  # what is there by then is whole lines, and kept
+            stopped = cause
+    if stopped is not None:
+        raise stopped
 
 
 @contextlib.contextmanager

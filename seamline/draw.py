@@ -22,6 +22,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 from .faces import FaceWindow
+from . import output
 from .report import Artifacts, Media, Region, Report, Segment
 from .windows import Clock
 
@@ -109,21 +110,34 @@ class Looks:
 def stems(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) -> list[str]:
     """A name for the pictures of each input: its stem where that is its own, else its full name, else that and a hash.
 
-    No two inputs share a name, and no picture falls on one of the inputs. The names depend on the list of inputs only.
+    No two inputs share a name, whatever a file system does with case and accents, and no picture falls on one of the
+    inputs. The names depend on the list of inputs only. Characters that cannot be printed, or that some system has a use
+    for, are never part of a name.
     """
     files = [Path(path) for path in paths]
     inputs = {os.path.abspath(file) for file in files}
-    claims = Counter(name for file in files for name in {file.stem.casefold(), file.name.casefold()})
+    claims = Counter(name for file in files for name in {_folded(file.stem), _folded(file.name)})
 
     def free(name: str) -> bool:
         targets = {os.path.abspath(target) for target in _targets(out, name)}
-        return claims[name.casefold()] == 1 and len(os.fsencode(name)) <= LONGEST_NAME and not targets & inputs
+        fits = len(os.fsencode(name)) <= LONGEST_NAME and name == _harmless(name)
+        return fits and claims[_folded(name)] == 1 and not targets & inputs
 
     def hashed(file: Path) -> str:
-        short = os.fsencode(file.name)[: LONGEST_NAME - 9].decode("utf-8", "ignore")
-        return f"{short}.{hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:8]}"
+        short = os.fsencode(_harmless(file.name))[: LONGEST_NAME - 17].decode("utf-8", "ignore")
+        return f"{short}.{hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:16]}"
 
     return [next((name for name in (file.stem, file.name) if free(name)), hashed(file)) for file in files]
+
+
+def _folded(name: str) -> str:
+    """What two names that some file system takes for one have in common."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
+def _harmless(name: str) -> str:
+    """A name without what a terminal, a shell or a file system could take for a command."""
+    return "".join(c if c.isprintable() and c not in '<>:"/\\|?*' else "_" for c in name).strip(". ") or "_"
 
 
 def write(report: Report, photo: Pixels, out: str | os.PathLike[str], stem: str) -> Artifacts:
@@ -254,7 +268,7 @@ def _framed(picture: Image.Image, report: Report, unit: int) -> Image.Image:
     if report.forged:
         note = {0: "no single area stands out", 1: "1 area marked"}.get(count, f"{count} areas marked")
     else:
-        note = f"below the threshold of {percent(report.threshold)}"
+        note = _why(report, ImageFont.load_default(unit), width - 12 * unit)
     _headline(frame, report, unit, note, "probability of forgery")
 
     if forged:
@@ -635,13 +649,12 @@ def _assembled(report: Report, axis: _Axis, lanes: Sequence[_Lane]) -> Pixels:
 def _note(report: Report) -> str:
     """What stands below the verdict on a clip."""
     segments = _of(report.segments, *MODALITIES)
-    if report.verdict == "not_applicable":
+    if report.verdict == "not_applicable" and not report.reasons:
         return "nothing in this file could be judged"
     if report.verdict == "error":
         return _elided(_ascii(report.error or ""), ImageFont.load_default(UNIT), GUTTER + PLOT)
     if not report.forged:
-        even = "likelier forged than not, but " if report.verdict == "inconclusive" else ""
-        return f"{even}below the threshold of {percent(report.threshold)}"
+        return _why(report, ImageFont.load_default(UNIT), PLOT)
     if not segments:
         return "no single segment stands out"
     longest = report.media.duration or max(segment.end for segment in segments)
@@ -654,6 +667,14 @@ def _note(report: Report) -> str:
         covered += max(0.0, segment.end - max(segment.start, reached))
         reached = max(reached, segment.end)
     return f"{len(segments)} segments cover {length(covered)} of {length(longest)}"
+
+
+def _why(report: Report, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: float) -> str:
+    """Why a file is not called forged, cut to ``room`` pixels."""
+    if not report.reasons:
+        even = "likelier forged than not, but " if report.verdict == "inconclusive" else ""
+        return f"{even}below the threshold of {percent(report.threshold)}"
+    return _elided(_ascii("; ".join(reason.words for reason in report.reasons)), font, room)
 
 
 def _facts(media: Media) -> str:
@@ -719,10 +740,6 @@ def _targets(out: str | os.PathLike[str], stem: str) -> tuple[Path, Path, Path, 
 
 
 def _save(pixels: Pixels, path: Path) -> None:
-    """Write a PNG beside its place, then move it there."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        Image.fromarray(pixels).save(part, format="PNG", compress_level=3)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a PNG, whole or not at all."""
+    with output.whole(path) as file:
+        Image.fromarray(pixels).save(file, format="PNG", compress_level=3)

@@ -9,34 +9,36 @@ proposals compete where they overlap, and the file is as suspect as its most sus
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import platform
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from . import draw, zoo
+from . import batches, draw, familiar, isolation, verdicts, zoo
 from .detectors.base import ClipDetector, ClipFinding, ClipWindow, Clock, Detector, Finding, ImageDetector, Windowing
 from .errors import SeamlineError
 from .faces import FaceTracker, FaceWindow
 from .heads.proposals import merge_windows
+from .journal import Journal
 from .media import Clip, Image, open_media
-from .report import Media, Modality, Model, Region, Report, Segment
+from .report import Media, Modality, Model, OperatingPoint, Region, Report, Segment
+from .verdicts import EVEN as EVEN
 from .windows import quiet
 
 Source = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image | Clip
 
-SMALLEST_SIDE = 64  # pixels; a smaller picture holds too few traces to judge
-EVEN = 0.5  # probability from which forged is likelier than not
 SPECK_PIXELS = 64  # a smaller connected area is no region ...
 SPECK_SHARE = 1e-4  # ... nor is one that covers less than this share of the photo
 MOST_REGIONS = 20  # listed in a report; the mask holds all
@@ -61,6 +63,8 @@ class Session:
         batch: windows per pass; by default as many as gain time on the device.
         card: what is known about a detector that is given as an object.
         proposals: how many ranked proposals the report on a clip lists.
+        isolate: decode files in processes of their own that can do nothing else (:mod:`seamline.isolation`); without it
+            they are decoded in this one, which is for files that are trusted.
 
     Raises:
         WeightsError: the weights are unknown, damaged or of another kind.
@@ -74,9 +78,10 @@ class Session:
         batch: int | None = None,
         card: zoo.Card | None = None,
         proposals: int = 0,
+        isolate: bool = True,
     ) -> None:
         self.device = _device(device)
-        self.batch, self.proposals = batch, proposals
+        self.batch, self.proposals, self.isolate = batch, proposals, isolate
         self._loaded: dict[str, tuple[Detector, zoo.Card]] = {}  # by medium: image, clip
         self._only: str | None = None  # the medium that a model named by the caller is for
         if isinstance(model, Detector):
@@ -111,49 +116,92 @@ class Session:
     def __call__(self, source: Source) -> Report:
         """Scan one photo or clip: a path, the bytes of a file, an (H, W, 3) uint8 RGB array, or an opened medium.
 
-        Forged is what reaches the threshold. What is more likely forged than not, yet below it, is inconclusive: to
-        call it either would promise too much. The heat map of a photo, (H, W) float32 in [0, 1], and the curves of a
-        clip are always there. Mask, regions and segments are what a verdict of forged rests on: without it there are
-        none, and the mask is all zero.
+        How a verdict comes about is told in :mod:`seamline.verdicts`. The heat map of a photo, (H, W) float32 in
+        [0, 1], and the curves of a clip are there whenever a probability is. Mask, regions and segments are what a
+        verdict of forged rests on: without it there are none, and the mask is all zero.
 
         Raises:
             MediaError: the source cannot be read.
             SeamlineError: the detector gave no number, or the model is for another medium.
         """
-        return self.examine(source if isinstance(source, (Image, Clip)) else open_media(source))
+        if isinstance(source, (Image, Clip)):
+            return self.examine(source)
+        if isinstance(source, np.ndarray):
+            return self.examine(open_media(source))
+        with self.opened(source) as medium:
+            return self.examine(medium)
 
     def examine(self, medium: Image | Clip, looks: draw.Looks | None = None) -> Report:
         """The report on an opened medium; ``looks`` gathers what is seen and heard while a clip is read."""
         return self._photo(medium) if isinstance(medium, Image) else self._clip(medium, looks or draw.Looks())
 
+    def opened(self, source: str | os.PathLike[str] | bytes) -> AbstractContextManager[Image | Clip]:
+        """A file, or its bytes, as a medium that can be read while the context lasts; decoded where ``isolate`` says.
+
+        Raises:
+            MediaError: the source cannot be read.
+        """
+        return isolation.opened(source) if self.isolate else contextlib.nullcontext(open_media(source))
+
     def scan(
-        self, paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str] | None = None
+        self,
+        paths: Sequence[str | os.PathLike[str]],
+        out: str | os.PathLike[str] | None = None,
+        journal: Journal | None = None,
     ) -> Iterator[Report]:
         """Scan files one after another; a report for each, whatever happens.
 
-        A file that cannot be analysed gives a report with the verdict ``error`` and its cause in ``error``; the
-        others are scanned all the same. With ``out``, the pictures of every file are written to that folder and
-        named in ``artifacts``; two files with the same stem get different names, and no input is ever overwritten.
+        An archive (zip, tar) stands for the photos, videos and sounds in it; the report on one has the path
+        ``archive.zip!/name``. A file that cannot be analysed gives a report with the verdict ``error`` and its cause in
+        ``error``; the others are scanned all the same. With ``out``, the pictures of every file are written to that
+        folder and named in ``artifacts``; two files with the same stem get different names, and no input is ever
+        overwritten. With ``journal``, what it holds is not scanned again, if file, weights and settings are the same;
+        such reports come without arrays.
         """
-        stems = draw.stems(paths, out) if out is not None else [""] * len(paths)
-        for path, stem in zip(paths, stems, strict=True):
-            yield self._scanned(path, out, stem)  # nothing of one file is kept while the next is opened
+        items = batches.items(paths, self.isolate)
+        stems = draw.stems([item.path for item in items], out) if out is not None else [""] * len(items)
+        entries = zip(items, stems, batches.done(items, journal, self._settings(out)), strict=True)
+        for item, stem, (key, earlier), opening in batches.ahead(entries, self.isolate):
+            if earlier is not None:
+                yield earlier
+            elif journal is None or key is None:
+                yield self._scanned(item.path, opening, out, stem)  # nothing of one file is kept for the next
+            else:
+                yield journal.put(key, self._scanned(item.path, opening, out, stem))
 
-    def _scanned(self, path: str | os.PathLike[str], out: str | os.PathLike[str] | None, stem: str) -> Report:
+    def _scanned(self, path: str, opening: batches.Opening, out: str | os.PathLike[str] | None, stem: str) -> Report:
         """The report on one file, with its pictures written if ``out`` is given."""
         try:
-            medium = open_media(path)
-            if isinstance(medium, Image):
-                report = self._photo(medium)
-                if out is None or report.heatmap is None:
+            with opening() as medium:
+                if isinstance(medium, Image):
+                    report = self._photo(medium)
+                    if out is None or report.heatmap is None:
+                        return report
+                    return dataclasses.replace(report, artifacts=draw.write(report, medium.pixels, out, stem))
+                report = self._clip(medium, looks := draw.Looks())
+                if out is None:
                     return report
-                return dataclasses.replace(report, artifacts=draw.write(report, medium.pixels, out, stem))
-            report = self._clip(medium, looks := draw.Looks())
-            if out is None:
-                return report
-            return dataclasses.replace(report, artifacts=draw.write_timeline(report, looks, out, stem))
+                return dataclasses.replace(report, artifacts=draw.write_timeline(report, looks, out, stem))
         except Exception as cause:
             return self.failed(path, cause)
+
+    def _settings(self, out: str | os.PathLike[str] | None) -> dict[str, Any]:
+        """What a result depends on besides the file, as plain values."""
+        if self._only is not None:
+            cards = [self._loaded[self._only][1]]
+        else:
+            names = {zoo.default(medium) for medium in ("image", "clip")}
+            cards = [card for card in zoo.models() if card.name in names]
+        return {
+            "weights": [dataclasses.asdict(card) for card in cards],
+            "versions": _versions(),
+            "device": str(self.device),
+            "proposals": self.proposals,
+            "out": None if out is None else os.fspath(out),
+        }
+
+    def _environment(self) -> dict[str, str]:
+        return environment(self.device) | {"isolation": isolation.held() if self.isolate else "none"}
 
     def failed(self, path: str | os.PathLike[str], cause: Exception) -> Report:
         """The report on a file that could not be analysed. What we did not foresee is told with its type."""
@@ -164,7 +212,7 @@ class Session:
             verdict="error",
             threshold=card.threshold if card else None,
             model=Model(card.name, card.version, card.sha256) if card else None,
-            environment=environment(self.device),
+            environment=self._environment(),
             error=text,
         )
 
@@ -179,13 +227,14 @@ class Session:
             media=Media(image.path, image.sha256, image.bytes, "image", image.format, width, height),
             verdict="not_applicable",
             threshold=card.threshold,
+            operating_point=_operating_point(card),
             model=Model(card.name, card.version, card.sha256),
-            environment=environment(self.device),
+            environment=self._environment(),
             warnings=image.warnings,
         )
-        if min(height, width) < SMALLEST_SIDE:
-            note = f"too small to judge: {width} x {height}, at least {SMALLEST_SIDE} pixels a side are needed"
-            return dataclasses.replace(report, warnings=(*report.warnings, note))
+        limits = verdicts.limits_of_photo(image, _familiar(card), card.lowest_quality)
+        if not verdicts.judged(limits):
+            return dataclasses.replace(report, reasons=limits)
 
         logit, heatmap = self._look(detector, image.pixels)
         if not math.isfinite(logit) or np.isnan(heatmap.sum()):
@@ -194,7 +243,10 @@ class Session:
         warnings = report.warnings
         regions: tuple[Region, ...] = ()
         mask = np.zeros((height, width), bool)
-        if probability >= card.threshold:
+        if probability >= card.threshold and (share := float(np.mean(heatmap >= card.mask_threshold))) > verdicts.WHOLE:
+            limits = (*limits, verdicts.reason("whole", share=f"{100 * share:.0f} %"))
+        verdict, reasons = verdicts.decide(probability, card.threshold, limits)
+        if verdict == "forged":
             mask, regions, count = find_regions(heatmap, card.mask_threshold)
             if count > len(regions):
                 warnings = (*warnings, f"{count} areas stand out; the {len(regions)} strongest are listed")
@@ -202,7 +254,8 @@ class Session:
                 warnings = (*warnings, "the photo as a whole scores as forged, but no single area stands out")
         return dataclasses.replace(
             report,
-            verdict=_verdict(probability, card.threshold),
+            verdict=verdict,
+            reasons=reasons,
             probability=probability,
             regions=regions,
             warnings=warnings,
@@ -250,21 +303,26 @@ class Session:
         assert isinstance(detector, ClipDetector)
         clock = detector.clock
         merged = Merged(clock)
-        faces = heard = False
+        known = _familiar(card)
+        faces = heard = spoken = False
         for start, tracks, sound, ticks in windows(clip, clock, looks):
             heard |= sound is not None
+            if sound is not None and known is not None and not verdicts.is_speech(sound, clock.rate, known):
+                sound = None  # to be judged no more than silence is
+            spoken |= sound is not None
             faces |= bool(tracks)
             looks.window(start, ticks, tracks, sound is not None)
             given = [ClipWindow(track.crops, track.seen, sound, ticks) for track in tracks]
             if not given and sound is not None:
                 given = [ClipWindow(None, None, sound, ticks)]
             merged.add(start, ticks, self._watch(detector, given))
-        streams = dict(clip.streams)
-        for name, there, why in (("video", faces, "no face was found"), ("audio", heard, "it is silent")):
+        streams, limits = dict(clip.streams), []
+        for name, there, why in (("video", faces, "no_face"), ("audio", spoken, "no_speech" if heard else "silent")):
             if streams.get(name) == "present":
-                known = name in detector.uses
-                reason = why if known else f"{card.name} does not judge it"
-                streams[name] = "scored" if there and known else f"not applicable: {reason}"
+                used = name in detector.uses
+                limit = verdicts.reason(why if used else "not_judged", model=card.name)
+                streams[name] = "scored" if there and used else f"not applicable: {limit.words}"
+                limits += [limit] if used and not there else []
         video, audio = clip.video, clip.audio
         media = Media(
             path=clip.path,
@@ -283,17 +341,18 @@ class Session:
             media=media,
             verdict="not_applicable",
             threshold=card.threshold,
+            operating_point=_operating_point(card),
             streams=streams,
             model=Model(card.name, card.version, card.sha256),
-            environment=environment(self.device),
+            environment=self._environment(),
             warnings=(*clip.warnings, *dict.fromkeys(clip.notes)),
         )
         if merged.ticks < SHORTEST_TICKS or not merged.logits:
             if merged.ticks < SHORTEST_TICKS:
-                note = f"too short to judge: {clip.duration:.2f} s, {SHORTEST_TICKS / clock.fps:g} s are needed"
-            else:
-                note = "neither a face nor a sound to judge"
-            return dataclasses.replace(report, warnings=(*report.warnings, note))
+                limits = [verdicts.reason("too_short", seconds=clip.duration, needed=SHORTEST_TICKS / clock.fps)]
+            return dataclasses.replace(
+                report, reasons=tuple(limits or [verdicts.reason("not_judged", model=card.name)])
+            )
         if not all(math.isfinite(logit) for logit in merged.logits.values()):
             raise _no_number(clip.path)
         modalities: dict[str, float] = {}
@@ -304,7 +363,8 @@ class Session:
         ranked = {key: merged.ranked(key) for key in merged.logits}
         segments: list[Segment] = []
         warnings = report.warnings
-        if probability >= card.threshold:
+        verdict, reasons = verdicts.decide(probability, card.threshold)
+        if verdict == "forged":
             apart: list[Modality] = [key for key in JUDGED[1:] if key in ranked]
             for keys in (apart, [judge]):  # what both together show is listed where neither shows it alone
                 for key in keys:
@@ -316,7 +376,8 @@ class Session:
         best = ranked[judge][: self.proposals]
         return dataclasses.replace(
             report,
-            verdict=_verdict(probability, card.threshold),
+            verdict=verdict,
+            reasons=reasons,
             probability=probability,
             segments=tuple(sorted(segments, key=lambda s: (s.start, s.end, s.modality))),
             proposals=tuple((float(p), float(s) / clock.fps, float(e) / clock.fps) for p, s, e in best),
@@ -576,10 +637,14 @@ def _array(heatmap: torch.Tensor) -> npt.NDArray[np.float32]:
     return array
 
 
-def _verdict(probability: float, threshold: float) -> Literal["forged", "inconclusive", "authentic"]:
-    if probability >= threshold:
-        return "forged"
-    return "inconclusive" if probability >= EVEN else "authentic"
+def _familiar(card: zoo.Card) -> familiar.Familiarity | None:
+    """What is familiar to weights, if it was fitted."""
+    return familiar.Familiarity.from_dict(card.familiarity) if card.familiarity else None
+
+
+def _operating_point(card: zoo.Card) -> OperatingPoint | None:
+    """The operating point of the threshold in use, if it was measured."""
+    return next((point for point in card.operating_points if point.threshold == card.threshold), None)
 
 
 def _calibrated(logit: float, calibration: tuple[float, float]) -> float:

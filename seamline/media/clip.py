@@ -53,6 +53,8 @@ _EDITED = ("mov", "matroska")  # containers whose timeline has a zero of its own
 _COUNTED = ("mov", "matroska", "avi", "wav", "flac", "aiff", "asf")  # those whose header knows the length
 _PADDING = 0.1  # seconds that the last packet of a sound may be longer than the sound
 _REORDER = 16  # pictures, the most that any codec shows in another order than it stores
+_STREAMS = 1000  # of a container, more than which FFmpeg does not open
+_BOAST = 1000  # times what it holds: a file that promises more is a bomb or no longer itself
 _TRIES = 4  # streams of a kind that are tried
 _COVERS = Disposition.attached_pic | Disposition.timed_thumbnails
 
@@ -479,6 +481,10 @@ def _examine(source: _Source, size: int) -> Clip:
             raise _too_long(path, part.end, limits)
         if source.kind in _COUNTED and part.declared - part.end > max(1.0, 0.02 * part.declared):
             notes.append(f"cut off: its header says {part.declared:.2f} s, but it ends after {part.end:.2f} s")
+    if _promised(source) > max(_BOAST * size, 2**30):
+        raise MediaError(
+            f"{path}: its header promises {_promised(source)} bytes, but it holds {size}; get the original again"
+        )
     if 0 < size < _promised(source):
         notes.append(f"cut off: its header says {_promised(source)} bytes, but it ends after {size}")
     return Clip(
@@ -728,9 +734,10 @@ def _opened(source: _Source) -> Iterator[InputContainer]:
                 # By number, so that FFmpeg learns no name that it could take for an address or a format.
                 file = os.fdopen(os.open(source.path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb", buffering=0)
             stack.enter_context(file)
+        header = _Header(file, source.limits.header)
         try:
             container = av.open(
-                file,
+                header,
                 "r",
                 format=source.kind,
                 options={"max_pixels": str(source.limits.frame)},
@@ -740,12 +747,42 @@ def _opened(source: _Source) -> Iterator[InputContainer]:
                 io_open=_refuse,
             )
         except (av.FFmpegError, OSError, ValueError) as cause:
+            if header.over:
+                raise _too_much_header(source) from cause
+            if isinstance(cause, MemoryError):
+                raise MediaError(
+                    f"{source.path}: holds more than {_STREAMS} streams, or asks for more memory than there is;"
+                    " get the original again"
+                ) from cause
             why = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
             raise MediaError(
                 f"{source.path}: damaged or cut off, it cannot be opened ({why}); get the original again"
             ) from cause
         stack.enter_context(container)
+        if header.over:
+            raise _too_much_header(source)
+        header.most = None
         yield container
+
+
+class _Header:
+    """A file that FFmpeg reads, which until it is opened may be read only so far in all."""
+
+    def __init__(self, file: Any, most: int) -> None:
+        self.file = file
+        self.most: int | None = most  # bytes that may still be read; any number once it is open
+        self.over = False
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        if self.most is not None:
+            self.most -= size
+            if self.most < 0:  # the end, for all that FFmpeg is told: what an exception here says is lost
+                self.over = True
+                return b""
+        data: bytes = self.file.read(size)
+        return data
 
 
 def _refuse(url: str, *_: Any) -> Any:
@@ -813,6 +850,13 @@ def _decoded(
             return
     with contextlib.suppress(av.FFmpegError, EOFError):  # what a decoder holds back, if damage was all there was left
         yield from stream.decode(None)
+
+
+def _too_much_header(source: _Source) -> MediaError:
+    return MediaError(
+        f"{source.path}: its header is larger than the limit of {source.limits.header} bytes;"
+        " raise Limits(header=...) if you trust it"
+    )
 
 
 def _too_long(path: str, seconds: float, limits: Limits) -> MediaError:

@@ -96,15 +96,17 @@ class Limits:
     """What a file may cost.
 
     Of a picture: decoded ``pixels``, and ``bytes`` on disk, which are read at once. Of a clip, which is read piece by
-    piece: ``clip_bytes`` on disk, ``duration`` in seconds, ``frame`` in pixels of one frame, ``streams`` in the file.
+    piece: ``clip_bytes`` on disk, ``duration`` in seconds, ``frame`` in pixels of one frame, ``streams`` in the file,
+    ``header`` in bytes that must be read before the first packet: indices, metadata, attachments.
     """
 
     pixels: int = 200_000_000
     bytes: int = 512 * 2**20
     clip_bytes: int = 256 * 2**30
-    duration: float = 12 * 3600.0
+    duration: float = 8 * 3600.0
     frame: int = 8192 * 8192
     streams: int = 64
+    header: int = 48 * 2**20
 
 
 @contextlib.contextmanager
@@ -187,11 +189,7 @@ def _walk(folder: str, endings: Container[str]) -> list[Path]:
     closed: list[Path] = []
     for here, folders, names in os.walk(folder, onerror=lambda error: closed.append(Path(str(error.filename)))):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(here, name)
-            for name in names
-            if not name.startswith(".") and ending(name) in endings
-        ]
+        found += [Path(here, name) for name in names if not name.startswith(".") and ending(name) in endings]
     return sorted(found + closed)
 
 

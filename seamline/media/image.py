@@ -108,7 +108,7 @@ def open_image(source: str | os.PathLike[str] | bytes | npt.NDArray[Any], *, lim
         data = _read(path, limits)
     notes: list[str] = []
     try:
-        with _PILLOW, _our_limits(notes):
+        with _PILLOW, _our_limits(notes, limits.pixels if data[8:12] == b"WEBP" else None):
             pixels, kind = _decode(path, data, limits, notes)
     except MediaError:
         raise
@@ -163,13 +163,18 @@ def _read(path: str, limits: Limits) -> bytes:
 
 
 @contextlib.contextmanager
-def _our_limits(notes: list[str]) -> Iterator[None]:
-    """Pillow's pixel limit off, since ours is checked on the header; its warnings into ``notes``; then as before."""
+def _our_limits(notes: list[str], pixels: int | None) -> Iterator[None]:
+    """Pillow's pixel limit off, since ours is checked on the header; its warnings into ``notes``; then as before.
+
+    But for WebP, whose canvas Pillow makes before it tells the size, ``pixels`` is told to Pillow, which allows twice
+    its limit.
+    """
     before = PIL.Image.MAX_IMAGE_PIXELS
-    PIL.Image.MAX_IMAGE_PIXELS = None
+    PIL.Image.MAX_IMAGE_PIXELS = None if pixels is None else (pixels + 1) // 2
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
             yield
     finally:
         PIL.Image.MAX_IMAGE_PIXELS = before
@@ -186,6 +191,8 @@ def _decode(path: str, data: bytes, limits: Limits, notes: list[str]) -> tuple[n
         picture = PIL.Image.open(io.BytesIO(data), formats=formats)  # reads the header only
     except PIL.UnidentifiedImageError as cause:
         raise MediaError(f"{path}: {_unknown(data)}") from cause
+    except PIL.Image.DecompressionBombError as cause:
+        raise MediaError(f"{path}: too many pixels ({cause}); make it smaller, or raise Limits(pixels=...)") from cause
     with picture:
         width, height = picture.size
         if width * height > limits.pixels:
@@ -193,8 +200,8 @@ def _decode(path: str, data: bytes, limits: Limits, notes: list[str]) -> tuple[n
         if width < 1 or height < 1:
             raise MediaError(f"{path}: its header says {width}x{height} pixels; get the original again")
         kind = picture.format or "unknown"
-        if (count := getattr(picture, "n_frames", 1)) > 1:
-            notes.append(f"holds {count} pictures or frames; only the first is examined")
+        if getattr(picture, "is_animated", False):  # how many, Pillow would find out by walking through all of them
+            notes.append("holds several pictures or frames; only the first is examined")
         if ";16" in str([tile.args for tile in picture.tile]):
             notes.append("16-bit samples were reduced to 8 bit")
         picture.load()
