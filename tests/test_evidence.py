@@ -7,6 +7,7 @@ import hashlib
 import html.parser
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import zipfile
@@ -20,7 +21,7 @@ import torch
 import typer.testing
 from PIL import Image, PngImagePlugin
 
-from seamline import Session, SeamlineError, evidence, pipeline, zoo
+from seamline import SeamlineError, Session, demo, evidence, pipeline, zoo
 from seamline.cli import app
 from seamline.detectors.loupe import build
 from seamline.evidence import bundle, page, record
@@ -104,7 +105,7 @@ def edited(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     (folder / "report.json").write_bytes(record.canonical(told))
 
 
-# --------------------------------------------------------------------------------------------------- what is in a bundle
+# -------------------------------------------------------------------------------------------------- what is in a bundle
 
 
 def test_a_photo_s_bundle_holds_everything(made: tuple[Path, Path]) -> None:
@@ -219,7 +220,7 @@ def test_what_could_not_be_scanned_has_no_bundle_and_the_batch_goes_on(tmp_path:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.png"]
 
 
-# ----------------------------------------------------------------------------------------------- folders, safe and whole
+# ---------------------------------------------------------------------------------------------- folders, safe and whole
 
 NAMES = [
     "a.png",
@@ -437,6 +438,44 @@ def test_a_damaged_record_is_named_where_the_manifest_knows_it(copied: tuple[Pat
         assert "report: report.json was changed" in result.stdout
 
 
+def test_a_bundle_of_a_stranger_is_compared_or_refused_whatever_it_holds(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    file, folder = reds(tmp_path / "a.png"), tmp_path / "out"
+    evidence.write(photos(), file, folder)
+    whole = (folder / "report.json").read_bytes()
+    junk = [None, True, -1, 10**17, 1e300, "", EVIL, "../../etc/passwd", [], [[]], {}, {"a": {"b": []}}]
+
+    def damaged(value: Any) -> Any:
+        """The value with something in it replaced."""
+        if isinstance(value, (dict, list)) and value and rng.random() < 0.85:
+            keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+            key = keys[rng.integers(len(keys))]
+            value[key] = damaged(value[key])
+            return value
+        return junk[rng.integers(len(junk))]
+
+    session, named, refused = photos(), 0, 0
+    for _ in range(60):
+        (folder / "report.json").write_bytes(record.canonical(damaged(json.loads(whole))))
+        resealed(folder)
+        try:
+            found = evidence.verify(folder, file, session=session)
+        except SeamlineError:
+            refused += 1
+            continue
+        json.dumps(found.to_dict(), allow_nan=False)
+        named += bool(found.differences)
+    assert named > 20
+    assert refused > 5
+    (folder / "run.json").unlink()
+    (folder / "run.json").symlink_to("/dev/zero")
+    (folder / "heatmap.png").unlink()
+    (folder / "heatmap.png").symlink_to(file)
+    found = evidence.verify(folder, file, session=session)
+    assert {"run.json", "heatmap.png"} <= {difference.where for difference in found.differences}
+
+
 def test_numbers_are_compared_within_the_tolerance() -> None:
     then = {
         "report": {"probability": 0.5, "segments": [{"start": 1.0, "probability": 0.8}], "regions": [{"area": 100}]}
@@ -461,7 +500,7 @@ def test_numbers_are_compared_within_the_tolerance() -> None:
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------ signatures
+# ----------------------------------------------------------------------------------------------------------- signatures
 
 
 def test_a_signed_bundle_is_checked_against_its_key(made: tuple[Path, Path], weights: Path, tmp_path: Path) -> None:
@@ -502,7 +541,7 @@ def test_options_that_make_no_sense_together(made: tuple[Path, Path], tmp_path: 
     assert run("scan", made[0], "--sign", tmp_path / "key.pem").exit_code == 2
 
 
-# --------------------------------------------------------------------------------------------- the page, and hostile text
+# ------------------------------------------------------------------------------------------- the page, and hostile text
 
 EVIL = '"><script>alert(1)</script><img src=http://127.0.0.1:9/x onerror=alert(2)>&\u202e\x00{{ 7*7 }}</script>'
 
@@ -622,3 +661,32 @@ def test_a_scan_draws_no_random_numbers(tmp_path: Path) -> None:
     record.examine(photos(), reds(tmp_path / "a.png"))
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+
+
+def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("cryptography", reason="signatures need the extra 'sign'")
+    text = (Path(__file__).parents[1] / "docs" / "evidence.md").read_text("utf-8")
+    blocks: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    demo.make_samples(tmp_path / "demo")
+    monkeypatch.chdir(tmp_path)
+    printed = ""
+    for kind, block in blocks:
+        if kind == "sh":
+            for line in block.splitlines():
+                program, *rest = shlex.split(line)
+                result = run(*rest)
+                assert (program, result.exit_code) == ("seamline", 0), f"{line}\n{result.output}"
+                printed = result.stdout
+        elif kind == "text":
+            assert block == printed
+        elif kind == "python":
+            exec(compile(block, "docs/evidence.md", "exec"), {})
+    named = {
+        name for row in re.findall(r"^\| (`.*?`) \|", text, re.MULTILINE) for name in re.findall(r"`([\w.-]+)`", row)
+    }
+    parts = {path.name for path in (tmp_path / "signed" / "astronaut-splice.png").iterdir()}
+    assert parts <= named, "every part of a bundle is told of"
+    pictures = "2 of 255 levels on average, and 0.1 % of the pixels by more than 32"
+    for value in ("0.01", "0.04 s", "8 pixels", "5 %", pictures):
+        assert f"| {value}" in text
+    assert list(record.TOLERANCE.values()) == [0.01, 0.04, 8, 0.05, 2.0, 0.001]

@@ -11,8 +11,16 @@ import numpy.typing as npt
 import torch
 
 from seamline import zoo
-from seamline.detectors.base import ClipDetector, ClipFinding, ClipTruth, ClipWindow, Clock
-from seamline.detectors.base import Finding, ImageDetector, Windowing
+from seamline.detectors.base import (
+    ClipDetector,
+    ClipFinding,
+    ClipTruth,
+    ClipWindow,
+    Clock,
+    Finding,
+    ImageDetector,
+    Windowing,
+)
 from seamline.report import OperatingPoint
 
 POINT = OperatingPoint(

@@ -113,7 +113,7 @@ def render(record: Mapping[str, Any], run: Mapping[str, Any], parts: Mapping[str
         regions=_regions(report),
         clip=clip,
         plasma=_plasma(),
-        topics=_topics(record.get("provenance")),
+        topics=_topics(record["provenance"]),
         groups=_groups(record, run),
         record_sha256=hashlib.sha256(canonical(record)).hexdigest(),
         run=run,
@@ -337,10 +337,10 @@ def _wave(waveform: Mapping[str, Any], duration: float) -> str:
     return "M" + "L".join(top + bottom[::-1]) + "Z"
 
 
-def _topics(provenance: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _topics(provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The facts of ``seamline facts``, by topic."""
     topics: dict[str, list[dict[str, Any]]] = {}
-    for fact in (provenance or {}).get("facts", ()):
+    for fact in provenance["facts"]:
         shown = {"name": str(fact["name"]).replace("_", " "), "value": _value(fact["value"])}
         topics.setdefault(fact["topic"], []).append({**shown, "note": fact["note"], "odd": fact["odd"]})
     return [{"title": _TOPICS.get(topic, topic), "facts": facts} for topic, facts in topics.items()]

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from .. import draw, pipeline, zoo
+from .. import draw, pipeline, provenance, zoo
 from ..batches import Opening
 from ..detectors.base import ClipDetector, Detector, ImageDetector
 from ..faces import FaceWindow
@@ -171,6 +171,7 @@ def examine(
         "limits": limits(card),
         "settings": _settings(session, detector, card),
         "tolerance": TOLERANCE,
+        "provenance": _provenance(path),
         "pictures": sorted(pictures),
         **own,
     }
@@ -192,6 +193,12 @@ def limits(card: zoo.Card) -> list[str]:
     section = re.search(r"^## Limits\n(.*?)(?=^## |\Z)", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     points = re.split(r"^\* ", section.group(1), flags=re.MULTILINE)[1:] if section else []
     return [" ".join(point.replace("`", "").split()) for point in points]
+
+
+def _provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What ``seamline facts`` tells of the file; nothing of one in an archive."""
+    facts = provenance.read(path).to_dict()["facts"] if os.path.isfile(path) else []
+    return {"schema": provenance.SCHEMA, "facts": facts}
 
 
 def _photo(image: Image, report: Report, session: Session) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -314,7 +321,9 @@ def _player(clip: Clip) -> dict[str, Any]:
 
 def _settings(session: Session, detector: Detector, card: zoo.Card) -> dict[str, Any]:
     """All numbers that a result depends on besides file, weights and versions, and their hash."""
-    decided = {name: value for name, value in dataclasses.asdict(card).items() if name not in (*_TOLD, "file", "windowing")}
+    decided = {
+        name: value for name, value in dataclasses.asdict(card).items() if name not in (*_TOLD, "file", "windowing")
+    }
     settings: dict[str, Any] = {**decided}
     settings["sizes"] = dataclasses.asdict(detector.sizes)
     settings["seed"] = None  # a scan draws no random numbers

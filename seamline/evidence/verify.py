@@ -7,15 +7,16 @@ changed since), ``signature``, and ``result`` (what the record says is not what 
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import PIL.Image
 
@@ -27,7 +28,7 @@ from ..pipeline import Session, environment
 from . import bundle, page, record
 
 LISTED = 8  # differences of one kind that are told one by one
-LARGEST_RECORD = 512 * 2**20  # bytes
+LARGEST = 512 * 2**20  # bytes of a part that is read into memory
 _MACHINE = ("device", "threads", "platform")  # what differs between machines, and is no version
 
 
@@ -152,7 +153,8 @@ def _again(
 ) -> tuple[list[Difference], bool | None]:
     """What differs between a record and a new scan, and whether the result repeats."""
     told = _read(path)
-    then = told["report"]
+    original = copy.deepcopy(told)
+    then = told["report"] = reports.Report.from_dict(told["report"]).to_dict()  # raises where it is not one
     found = list(_file(then["media"], file))
     if not then.get("model"):
         raise DataError(f"{path}: does not say which weights spoke, so nothing can be repeated")
@@ -166,7 +168,7 @@ def _again(
 
     _, again, pictures = record.examine(session, file)
     if folder is not None:
-        found += _page(folder, told, file, notes)
+        found += _page(folder, original, file, notes)
         found += _pictures(folder, pictures)
     told.pop("template", None)
     again = json.loads(record.canonical(again if folder or len(told) > 1 else {"report": again["report"]}))
@@ -181,14 +183,14 @@ def _sums(folder: Path) -> bool:
 
 def _parts(folder: Path) -> Iterator[Difference]:
     """Parts of a bundle that are not as its manifest says."""
-    listed = bundle.read_manifest((folder / bundle.MANIFEST).read_bytes())
+    listed = bundle.read_manifest(_bytes(folder / bundle.MANIFEST))
     there = {name for name in os.listdir(folder) if name not in (bundle.MANIFEST, bundle.SIGNATURE)}
     for name in sorted(there - listed.keys()):
         yield Difference("manifest", name, "is not a part of the bundle: the manifest does not list it")
     for name, digest in listed.items():
         if name not in there:
             yield Difference(_kind(name), name, "is missing from the bundle")
-        elif not (folder / name).is_file() or (now := bundle.sha256(folder / name)) != digest:
+        elif (now := bundle.sha256(folder / name) if _plain(folder / name) else None) != digest:
             yield Difference(_kind(name), name, "was changed after the bundle was written", digest, now)
 
 
@@ -206,7 +208,7 @@ def _signed(folder: Path, key: str | os.PathLike[str]) -> bool:
     from cryptography.exceptions import InvalidSignature
 
     try:
-        public.verify((folder / bundle.SIGNATURE).read_bytes(), (folder / bundle.MANIFEST).read_bytes())
+        public.verify(_bytes(folder / bundle.SIGNATURE), _bytes(folder / bundle.MANIFEST))
     except (InvalidSignature, FileNotFoundError):
         return False
     return True
@@ -215,17 +217,31 @@ def _signed(folder: Path, key: str | os.PathLike[str]) -> bool:
 def _read(path: Path) -> dict[str, Any]:
     """The record in a file, or what there is of one: a report alone is a record of one key."""
     try:
-        if path.stat().st_size > LARGEST_RECORD:
-            raise DataError(f"{path}: is too large to be a report")
-        data = json.loads(path.read_bytes(), parse_constant=_refuse)
+        data = json.loads(_bytes(path), parse_constant=_refuse, parse_int=_integer)
     except (ValueError, RecursionError) as cause:
         raise DataError(f"{path}: is not a report: {cause or 'nested too deeply'}") from cause
     schema = data.get("schema") if isinstance(data, dict) else None
     told = data if schema == record.SCHEMA else {"report": data} if schema == reports.SCHEMA else None
     if told is None or not isinstance(told.get("report"), dict):
         raise DataError(f"{path}: is neither a bundle's report ({record.SCHEMA}) nor one line of seamline scan --json")
-    reports.Report.from_dict(told["report"])  # raises where a field is missing or of the wrong type
     return told
+
+
+def _bytes(path: Path) -> bytes:
+    """The bytes of a part: a bundle may come from anybody, so no link is followed, and nothing endless read."""
+    if not _plain(path) or path.stat().st_size > LARGEST:
+        raise DataError(f"{path}: is no plain file, or too large to be a part of a bundle")
+    return path.read_bytes()
+
+
+def _plain(path: Path) -> bool:
+    return stat.S_ISREG(path.lstat().st_mode)
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 18:
+        raise ValueError(f"{digits[:20]}... is too large a number")
+    return int(digits)
 
 
 def _refuse(constant: str) -> None:
@@ -260,8 +276,9 @@ def _weights(told: Mapping[str, Any], model: str | os.PathLike[str] | None) -> s
 
 def _proposals(told: Mapping[str, Any]) -> int:
     listed = len(told["report"].get("proposals", ()))
-    asked = told.get("settings", {}).get("proposals", listed)
-    return asked if isinstance(asked, int) else listed
+    settings = told.get("settings")
+    asked = settings.get("proposals") if isinstance(settings, dict) else None
+    return asked if type(asked) is int and asked >= 0 else listed
 
 
 def _model(then: Mapping[str, Any], session: Session) -> Iterator[Difference]:
@@ -297,9 +314,6 @@ def _set_aside(told: dict[str, Any], again: dict[str, Any]) -> None:
         report["environment"] = {}
     if again.keys() == {"report"}:  # of a report alone; its pictures were written elsewhere
         again["report"]["artifacts"] = told["report"]["artifacts"]
-    for facts in (told.get("provenance"), again.get("provenance")):
-        if isinstance(facts, dict):
-            facts["path"] = ""
 
 
 def _compared(then: Any, now: Any, where: str = "") -> Iterator[Difference]:
@@ -395,7 +409,7 @@ def _shortened(differing: list[Difference], found: list[Difference]) -> list[Dif
 def _pictures(folder: Path, pictures: Mapping[str, bytes]) -> Iterator[Difference]:
     """Pictures of a bundle that do not show what a new scan shows."""
     for name, data in pictures.items():
-        if (folder / name).is_file() and (words := _unlike((folder / name).read_bytes(), data)):
+        if (folder / name).is_file() and (words := _unlike(_bytes(folder / name), data)):
             yield Difference("picture", name, f"does not show what a new scan shows: {words}")
 
 
@@ -408,7 +422,7 @@ def _unlike(then: bytes, now: bytes) -> str:
             if old.size != fresh.size:  # before a pixel is decoded
                 return f"it has {old.width} x {old.height} pixels, not {fresh.width} x {fresh.height}"
             a, b = (np.asarray(picture.convert("RGB"), np.int16) for picture in (old, fresh))
-    except (OSError, ValueError, SyntaxError) as cause:
+    except Exception as cause:  # decoders raise nearly anything on hostile bytes
         return f"it cannot be decoded ({cause})"
     gap = np.abs(a - b)
     mean, share = float(gap.mean()), float((gap.max(-1) > 32).mean())
@@ -423,14 +437,13 @@ def _page(folder: Path, told: Mapping[str, Any], file: str | os.PathLike[str], n
         notes.append("the page was made by another version of its template, and was not compared with the record")
         return []
     try:
-        run = json.loads((folder / bundle.RUN).read_bytes())
-        parts = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".png", ".jpg")}
+        run = json.loads(_bytes(folder / bundle.RUN))
+        parts = {name: _bytes(folder / name) for name in os.listdir(folder) if name in told["pictures"]}
         if told.get("player", {}).get("how") == "embedded":
             parts[told["player"]["name"]] = Path(file).read_bytes()
-        fresh = page.render(told, run, parts)
-        shown = (folder / bundle.PAGE).read_bytes()
-    except (jinja2.TemplateError, LookupError, TypeError, ValueError, ArithmeticError, OSError) as cause:
-        return [Difference("page", bundle.PAGE, f"cannot be compared with the record: {cause!r}")]
+        fresh, shown = page.render(told, run, parts), _bytes(folder / bundle.PAGE)
+    except Exception as cause:  # a record that was edited can break the page in any way
+        return [Difference("page", bundle.PAGE, f"cannot be compared with the record: {cause!r:.200}")]
     if fresh != shown:
         return [Difference("page", bundle.PAGE, "does not show the record that lies beside it")]
     return []
