@@ -157,6 +157,25 @@ def test_deepfakebench_takes_32_frames_of_the_curve_of_a_clip() -> None:
     assert figures("deepfakebench", items)["video_auc"] == 1.0
 
 
+def test_deepfakebench_is_what_scikit_learn_says_of_its_frames() -> None:
+    from sklearn import metrics
+
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        label, value = rng.random(60) < 0.5, np.round(rng.random(60), 2)
+        truths = [photo(f"v{i // 6}/{i}.png", bool(y)) for i, y in enumerate(label)]
+        found = [photo(t.media.path, v > 0.5, float(v)) for t, v in zip(truths, value, strict=True)]
+        fpr, tpr, _ = metrics.roc_curve(label, value)
+        values = score("deepfakebench", truths, found)
+        assert values["eer"] == pytest.approx(fpr[np.nanargmin(np.abs(1 - tpr - fpr))])
+        assert values["auc"] == pytest.approx(metrics.roc_auc_score(label, value))
+        assert values["ap"] == pytest.approx(metrics.average_precision_score(label, value))
+        assert values["acc"] == pytest.approx(metrics.accuracy_score(label, value > 0.5))
+        whole = label.reshape(10, 6).all(1)  # a video is fake if all its frames are
+        if whole.any() and not whole.all():
+            assert values["video_auc"] == pytest.approx(metrics.roc_auc_score(whole, value.reshape(10, 6).mean(1)))
+
+
 def test_imdl_benco_gives_an_authentic_photo_nothing_for_a_perfect_answer() -> None:
     mask = square(20)
     truths = [photo("a.png", True, mask=mask), photo("b.png", False)]

@@ -707,7 +707,7 @@ PROTOCOLS: dict[str, Protocol] = {
             " Scores outside 0 to 1 all get a sigmoid first, which makes large logits equal. The package stops at an"
             " empty list, which counts here as a list with one proposal that is never right.",
             missing="refuse",
-            missing_words="The package stops with an error.",
+            missing_words="At a missing file the package stops with an error.",
             prepare=_onem,
         ),
         Protocol(
@@ -722,7 +722,7 @@ PROTOCOLS: dict[str, Protocol] = {
             " precision. AR stops where a forged clip has fewer than 100 proposals; here such lists are filled with"
             " proposals that are never right. AR is not the quantity of the same name under activitynet.",
             missing="refuse",
-            missing_words="The evaluator stops with an error.",
+            missing_words="At a missing file the evaluator stops with an error.",
             prepare=_lavdf,
         ),
         Protocol(
@@ -781,7 +781,7 @@ PROTOCOLS: dict[str, Protocol] = {
             combined="not combined",
             headline="f1_best",
             words="A ring along the borders of the true mask is ignored. Each F1 is the better of map and inverted map,"
-            " and f1_best takes the threshold from the truth: neither is reached by a user.",
+            " and f1_best takes the threshold from the truth: neither is what a user would get.",
             missing="refuse",
             missing_words="The script runs over the files of the model, so that none is ever missing.",
             prepare=_trufor,
@@ -797,9 +797,9 @@ PROTOCOLS: dict[str, Protocol] = {
             headline="min_dcf",
             words="Scores in its files are high for bona fide speech, the opposite of a probability of forgery; ours"
             " are turned into log-likelihood ratios for equal priors. act_dcf and cllr mean something for such ratios"
-            " only. The file key must hold the same names.",
+            " only. The key file must list the same names.",
             missing="refuse",
-            missing_words="The package stops with an error.",
+            missing_words="At a missing file the package stops with an error.",
             prepare=_asvspoof5,
         ),
         Protocol(
