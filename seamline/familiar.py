@@ -218,10 +218,10 @@ def _square(values: npt.NDArray[np.float32]) -> float:
 def name_photo(features: Floats) -> str:
     """Why an unfamiliar photo with these features is so: ``flat``, ``noise``, ``graphics`` or ``unfamiliar``."""
     at = dict(zip(PHOTO, features, strict=True))
+    if at["coarse"] > -0.15 and at["noise"] > 1 and at["flat"] < 0.4:
+        return "noise"
     if at["one colour"] > 0.995 or at["flat"] > 0.995:
         return "flat"
-    if at["coarse"] > -0.15 and at["noise"] > 1 and at["one colour"] < 0.8:
-        return "noise"
     if at["flat"] > 0.6 or at["one colour"] > 0.85 or at["noise"] < -1:
         return "graphics"
     return "unfamiliar"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ from ..errors import DataError
 from ..familiar import PHOTO, SOUND, fit, photo, sound
 from ..media import Clip, open_media
 from ..metrics.bootstrap import bootstrap
-from ..metrics.image import confusion, roc_auc
+from ..metrics.detection import roc_auc
+from ..metrics.image import confusion
 from ..metrics.temporal import frame_labels, spans_of
 from ..pipeline import JUDGED, Session
 from ..report import Modality, OperatingPoint, Report, Segment
@@ -30,7 +32,7 @@ CUTS = np.linspace(0.05, 0.95, 19)  # thresholds of pixels that calibration trie
 RATES = (0.01, 0.03, 0.1)  # of false alarms, at which verdicts are measured besides that asked for
 FOLDS = 10
 UNFAMILIAR = 0.02  # share of familiar files that may be called unfamiliar
-QUALITIES = (95, 90, 85, 80, 75, 70, 60, 50, 40, 30)  # of JPEG, that are tried
+QUALITIES = (30, 40, 50, 60, 70, 75, 80, 85, 90, 95)  # of JPEG, that are tried
 SEGMENT_CUTS = np.append([0.01, 0.02, 0.03], CUTS)  # and of segments, whose scores are products and so often small
 
 
@@ -53,7 +55,7 @@ def calibrate(
     How often verdicts are wrong at the threshold, and at others, is measured on each tenth of the groups with a
     threshold from the other nine. What is familiar is described by the content of the files, authentic and forged, so
     that ``UNFAMILIAR`` of them would be called unfamiliar; with fewer than 35 files that is left out. The lowest JPEG
-    quality is the last of ``QUALITIES``, going down, at which saving all photos again leaves an AUC above that of
+    quality is the lowest of ``QUALITIES`` at which saving all photos again leaves an AUC above that of
     chance, by its 95 % interval.
 
     Args:
@@ -221,21 +223,23 @@ def _operating_points(
 
 
 def _lowest_quality(scan: Scan, samples: Sequence[Sample], forged: npt.NDArray[np.bool_], groups: Sequence[str]) -> int:
-    """The last of ``QUALITIES`` at which the photos, saved once more, are told apart better than by chance."""
-    lowest = 100
-    for quality in QUALITIES:
+    """The lowest of ``QUALITIES`` at which the photos, saved once more, are told apart better than by chance.
+
+    It is sought by halving, as the less a save keeps the less can be told; 100 if it is not met at the highest.
+    """
+
+    def told(quality: int) -> bool:
         change = change_photo(f"jpeg{quality}")
         logits = np.array([_logit(scan(change(sample.pixels(), None)[0]).probability or 0.0) for sample in samples])
 
-        def auc(times: npt.NDArray[np.int64], logits: Any = logits) -> dict[str, float]:
-            drawn = np.repeat(np.arange(len(times)), times)
-            both = forged[drawn].any() and not forged[drawn].all()
-            return {"auc": roc_auc(logits[drawn], forged[drawn])} if both else {}
+        def auc(times: npt.NDArray[np.int64]) -> dict[str, float]:
+            both = times[forged].any() and times[~forged].any()
+            return {"auc": roc_auc(logits, forged, times)} if both else {}
 
-        if bootstrap(auc, groups).get("auc", (0.0, 1.0))[0] <= 0.5:
-            break
-        lowest = quality
-    return lowest
+        return bootstrap(auc, groups).get("auc", (0.0, 1.0))[0] > 0.5
+
+    first = bisect.bisect_left(QUALITIES, True, key=told)
+    return QUALITIES[first] if first < len(QUALITIES) else 100
 
 
 def _fit_familiarity(detector: Detector, samples: Iterable[Sample]) -> dict[str, Any]:

@@ -146,8 +146,8 @@ def comb(luma: npt.NDArray[np.uint8], table: Table) -> float | None:
         table: the steps of luma, in zigzag order.
 
     Returns:
-        The root mean square of log2(count / geometric mean of both neighbours), less what chance explains, over the
-        frequencies and values that occur often enough; ``None`` if too few do.
+        The root mean square of log2(count / geometric mean of both neighbours), less its mean and what chance explains,
+        over the frequencies and values that occur often enough; ``None`` if too few do.
     """
     height, width = (side // 8 * 8 for side in luma.shape)
     if not height or not width:
@@ -170,6 +170,9 @@ def comb(luma: npt.NDArray[np.uint8], table: Table) -> float | None:
         ratio = np.log2((middle + 0.5) / np.sqrt((left + 0.5) * (right + 0.5)))
         chance = (1 / (middle + 0.5) + 0.25 / (left + 0.5) + 0.25 / (right + 0.5)) / np.log(2) ** 2
         weight = 1 / (chance + 0.01)
+        if len(ratio) < 3:
+            continue
+        ratio = ratio - np.average(ratio, weights=weight)  # a bell curve has the same everywhere, a comb has not
         squares += float(np.sum(weight * (ratio**2 - chance)))
         count += float(weight.sum())
     return float(np.sqrt(max(0.0, squares / count))) if count else None

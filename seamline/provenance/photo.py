@@ -170,7 +170,7 @@ def _xmp_facts(data: bytes) -> list[Fact]:
             facts.append(Fact("metadata", name, value, SOURCE_TYPES.get(value, ""), odd))
         else:
             facts.append(Fact("metadata", name, value))
-    if steps := re.findall(r"""stEvt:action\s*(?:=\s*["']|>\s*)(\w{1,40})""", text[:MOST_TEXT]):
+    if steps := re.findall(r"""(?<!/)stEvt:action\s*(?:=\s*["']|>\s*)(\w{1,40})""", text[:MOST_TEXT]):
         value = ", ".join(dict.fromkeys(steps))
         facts.append(Fact("metadata", "history", value, f"{len(steps)} steps that an editor wrote down", odd=True))
     return facts
