@@ -213,7 +213,8 @@ def number(value: float, percent: bool = False) -> str:
 
 def steps(highest: float, most: int = 5) -> list[float]:
     """Round ticks from zero to ``highest`` or just above it, at most ``most`` steps apart."""
-    rough = max(highest, 1e-6) / most
+    highest = highest if highest > 0 else 1.0
+    rough = highest / most
     decade = 10.0 ** math.floor(math.log10(rough))
     step = next(m * decade for m in (1, 2, 2.5, 5, 10) if m * decade >= rough * (1 - 1e-9))
     return [round(i * step, 10) for i in range(math.ceil(highest / step - 1e-9) + 1)]

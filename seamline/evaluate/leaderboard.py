@@ -155,7 +155,7 @@ def _files(row: Row) -> str:
 def _best(table: Table, column: Column) -> float | None:
     """The best value of a column, if there is something to compare."""
     values = [value for row in table.rows if (value := table.values(row).get(column.name)) is not None]
-    if len(values) < 2 or column.rising is None:
+    if len(set(values)) < 2 or column.rising is None:
         return None
     return float(max(values) if column.rising else min(values))
 
