@@ -89,6 +89,17 @@ def unpacked(path: str | os.PathLike[str], limits: ArchiveLimits | None = None) 
             yield Member(str(header["path"]), None, header["error"]), bytes(payload)
 
 
+def facts(path: str | os.PathLike[str], coordinates: bool = False, trust: str | None = None) -> dict[str, Any]:
+    """What :func:`seamline.provenance.read` tells of a file, as a dict, read elsewhere.
+
+    Raises:
+        MediaError: as there; or its reader crashed, took too long, or wanted too much.
+    """
+    with Job("facts", path, coordinates=coordinates, trust=trust) as job:
+        ((header, _),) = job.answers(0)
+        return dict(header["facts"])
+
+
 class Job:
     """One file given to a child process that no other file is given to meanwhile. Close it when done."""
 
@@ -195,7 +206,7 @@ class Job:
         except wire.BrokenWire as cause:
             self._done = True
             raise MediaError(f"{self.path}: {self._worker.epitaph()}") from cause
-        except (KeyError, TypeError, ValueError, OverflowError) as cause:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as cause:
             self._done = True
             self._worker.kill()
             raise MediaError(f"{self.path}: its decoder gave nonsense ({cause}); do not trust this file") from cause

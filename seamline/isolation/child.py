@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from typing import Any, BinaryIO
 
+from .. import provenance
 from ..errors import MediaError
 from ..media import Clip, Image, Limits, archives, open_media
 from . import sandbox, wire
@@ -40,7 +41,8 @@ def main(memory: int) -> None:
             os._exit(0 if serve(requests, answers, held) else 1)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):  # end as the decoder did, so that the other side sees how
-            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+            with contextlib.suppress(OSError):  # as of SIGKILL, which nobody can catch
+                signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
             os.kill(os.getpid(), os.WTERMSIG(status))
         if status:
             os._exit(os.WEXITSTATUS(status))
@@ -55,7 +57,7 @@ def serve(requests: BinaryIO, answers: BinaryIO, held: str) -> bool:
         return False
     try:
         sandbox.allow_cpu(job["cpu"])
-        tasks = {"open": _open, "members": _members}
+        tasks = {"open": _open, "members": _members, "facts": _facts}
         for header, payload in tasks[job["task"]](job, bytes(data) if job["label"] is not None else None, requests):
             wire.send(answers, header, payload)
         return True
@@ -118,6 +120,17 @@ def _members(job: dict[str, Any], data: bytes | None, requests: BinaryIO) -> Ans
     except MediaError as cause:
         yield {"failed": str(cause)}, b""
         return
+    yield {"end": True}, b""
+
+
+def _facts(job: dict[str, Any], data: bytes | None, requests: BinaryIO) -> Answers:
+    """What the file says of where it came from."""
+    try:
+        found = provenance.read(job["path"], coordinates=job["coordinates"], trust=job["trust"])
+    except MediaError as cause:
+        yield {"failed": str(cause)}, b""
+        return
+    yield {"facts": found.to_dict()}, b""
     yield {"end": True}, b""
 
 
