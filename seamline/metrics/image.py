@@ -67,7 +67,7 @@ class PhotoPixels(NamedTuple):
     counts: Confusion  # at the fixed threshold
     auc: float  # of pixels, nan if one of the classes is absent
     ap: float  # of pixels, nan if none is forged
-    best: Confusion  # at the threshold with the best F1, which only the truth tells
+    best: Confusion  # at the threshold with the best F1, which only the truth tells; of an authentic photo, any
     best_threshold: float  # that threshold; infinity: nothing is called forged
     best_inverted: Confusion  # the same of the inverted map
 
@@ -439,7 +439,8 @@ class PixelTable:
 
         ``f1 iou miou mcc precision recall``: of every photo at the fixed threshold, then averaged; ``auc ap``: the
         same, over photos where they are defined. ``f1_double``: the better of map and inverse. ``f1_best``: at the best
-        threshold of every photo; ``f1_best_double``: also the better of map and inverse. With ``_pooled``: of the
+        threshold of every forged photo, whatever ``empty`` (of an authentic one, a threshold that finds nothing is
+        always best); ``f1_best_double``: also the better of map and inverse. With ``_pooled``: of the
         pixels of all photos, forged or not, together; ``auc_pooled ap_pooled`` with ``times`` only if the table keeps
         histograms.
         """
@@ -448,8 +449,8 @@ class PixelTable:
         found: dict[str, float] = {kind: mean_figure(table, kind, empty=empty, times=times) for kind in kinds}
         found["auc"], found["ap"] = (_mean([getattr(p, key) for p in self._photos], times) for key in ("auc", "ap"))
         found["f1_double"] = mean_figure(table, "f1", empty=empty, double=True, times=times)
-        best = photo_figures((p.best for p in self._photos), "f1", empty)
-        inverse = photo_figures((p.best_inverted for p in self._photos), "f1", empty)
+        best = photo_figures((p.best for p in self._photos), "f1")
+        inverse = photo_figures((p.best_inverted for p in self._photos), "f1")
         found["f1_best"], found["f1_best_double"] = _mean(best, times), _mean(np.maximum(best, inverse), times)
         total = pooled(table, times)
         found |= {f"{kind}_pooled": float(pixel_figure(total, kind)) for kind in kinds}

@@ -483,12 +483,14 @@ def avdeepfake1m_ar(
 ) -> dict[int, float]:
     """AR of the package avdeepfake1m 0.0.4: as :func:`lavdf_ar`, but a clip may have fewer than N proposals.
 
+    Without any truth it is 0.
+
     Raises:
         DataError: as :func:`avdeepfake1m_ap`.
     """
     spans = _readable(pack(found, truths))
     recalls = _first_recalls(spans, numbers, fps)
-    return {n: float(np.add.accumulate(recall)[-1] / np.float32(10)) for n, recall in recalls.items()}
+    return {n: float(np.add.accumulate(np.nan_to_num(recall))[-1] / np.float32(10)) for n, recall in recalls.items()}
 
 
 def avdeepfake1m_auc(scores: npt.ArrayLike, labels: npt.ArrayLike) -> float:
