@@ -330,6 +330,18 @@ DAMAGES = {
     ),
     "not json": (T2, edit("prediction.json", lambda t: t[:-4]), r"^prediction\.json, line \d+: not JSON: "),
     "comma at the end": (T2, edit("prediction.json", lambda t: t[:-3] + ",}"), r"^prediction\.json, line 7: not JSON"),
+    "more after the end": (T2, edit("prediction.json", lambda t: t + "{}"), r"line 9: not JSON: more after the end"),
+    "comment": (
+        T2,
+        edit("prediction.json", lambda t: t.replace(",\n", ", // next\n", 1)),
+        r"^prediction\.json, line 2: not JSON: expected a name in double quotes",
+    ),
+    "one quote": (
+        T2,
+        edit("prediction.json", lambda t: t.replace('"', "'")),
+        r"line 2: not JSON: expected a name in",
+    ),
+    "no colon": (T2, edit("prediction.json", lambda t: t.replace(":", "", 1)), r"line 2: not JSON: expected :"),
     "a list": (
         T2,
         edit("prediction.json", lambda t: "[]"),
@@ -356,7 +368,11 @@ DAMAGES = {
     "ends first": (T2, set_rows([0.9, 2.5, 1.5]), r"000001\.mp4: span 1 ends at 1\.5, where it starts at 2\.5"),
     "no length": (M1, set_rows([0.9, 2.5, 2.5]), r"000001\.mp4: span 1 ends at 2\.5, where it starts at 2\.5"),
     "negative": (T2, set_rows([0.9, -1.0, 2.0]), r"000001\.mp4: span 1 starts at -1; times count from 0"),
-    "unsorted": (T2, set_rows([0.1, 1, 2], [0.9, 1, 2]), r"000001\.mp4: spans are not sorted; sort by falling"),
+    "unsorted": (
+        T2,
+        set_rows([0.1, 1, 2], [0.9, 1, 2]),
+        r"mp4: span 2 has a higher confidence than span 1; sort by",
+    ),
     "too late": (
         T2,
         set_rows([0.9, 8.0, 11.5]),
@@ -416,6 +432,16 @@ SINGLE = {
             lambda t: json.dumps({n: [[c, s * 25, e * 25] for c, s, e in rows] for n, rows in json.loads(t).items()}),
         ),
         r"spans end after the clip, at \d+ of 10 seconds; times are seconds, not frames|clip spans to the end",
+    ),
+    "results twice over": (
+        "activitynet",
+        edit("", lambda t: t.replace('"results": {', '"results": {"a": [], "a": [], ')),
+        r"line 1: the name 'a' twice",
+    ),
+    "results are a list": (
+        "activitynet",
+        edit("", lambda t: '{"results": []}'),
+        r"not an object \{\"results\": \{name",
     ),
     "no results": ("activitynet", edit("", lambda t: t.replace("results", "result")), r"not an object \{\"results\""),
     "segment missing": (

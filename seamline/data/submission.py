@@ -40,6 +40,7 @@ from ..metrics.image import Mask
 from ..metrics.items import ABSENT, LISTED, heatmap_of, mask_of
 from ..metrics.temporal import proposals_of
 from ..report import Media, Report
+from .lavdf import SPLITS
 from .submission_check import check_scores, check_spans, validate_submission
 from .submission_files import (
     FORMATS,
@@ -53,6 +54,7 @@ from .submission_files import (
     Container,
     Fault,
     Faults,
+    Floats,
     Format,
     Parsed,
     Span,
@@ -83,7 +85,7 @@ def read_submission(path: str | Path, protocol: str, *, strict: bool = True) -> 
         faults = Faults()
         parsed = parse(box, form, faults)
         check_scores(parsed, form, faults)
-        check_spans(box, parsed, protocol, faults)
+        check_spans(parsed, protocol, faults)
         grades = ("unreadable", "refused") if strict else ("unreadable",)
         wrong = [str(fault) for fault in [*box.faults.listed(), *faults.listed()] if fault.grade in grades]
         if wrong:
@@ -110,10 +112,14 @@ def _report(box: Container, form: Format, parsed: Parsed, name: str, unit: bool)
         media=Media(name, kind=form.kind),
         verdict="not_applicable" if probability is None else "forged" if found else "authentic",
         probability=probability,
-        proposals=tuple((parsed.spans or {}).get(name, ())),
+        proposals=() if parsed.spans is None or name not in parsed.spans else _rows(parsed.spans[name]),
         environment=environment,
         mask=None if member is None else _mask(box, member),
     )
+
+
+def _rows(array: Floats) -> tuple[Span, ...]:
+    return tuple((c, s, e) for c, s, e in array.tolist())
 
 
 def _mask(box: Container, member: str) -> Mask:
@@ -144,7 +150,8 @@ def write_submission(
         protocol: one of :data:`FORMATS`.
         reports: gone through once, so that a generator may hold one mask at a time.
         out: for challenges a zip if the name ends so, otherwise a folder; for the others the one file.
-        root: names are paths relative to this folder; by default file names, which must differ.
+        root: names are paths relative to this folder; by default file names, which must differ (of LAV-DF with their
+            split, as in ``test/000001.mp4``).
 
     Raises:
         DataError: a report has no score or mask where one is needed, two have one name, or ``out`` is no place for it.
@@ -153,7 +160,7 @@ def write_submission(
     if form.single and out.suffix.lower() not in (".json", ".tsv", ".txt"):
         raise DataError(f"{out}: {protocol} has one file; give it a name ending in .json or .tsv")
     lines: list[str] = []
-    spans: dict[str, list[Span]] = {}
+    entries: list[str] = []
     names: set[str] = set()
     with _writer(out, bool(form.single)) as put:
         for report in reports:
@@ -165,7 +172,7 @@ def write_submission(
             if form.separator:
                 lines.append(f"{name}{form.separator}{_written_score(report, form)!r}")
             if form.spans:
-                spans[name] = _written_spans(report, protocol)
+                entries.append(_span_json(name, _written_spans(report, protocol), form))
             if form.masks:
                 put(f"{MASKS}/{PurePosixPath(name).stem}.png", _png(report))
         if form.single == "tsv":
@@ -173,7 +180,10 @@ def write_submission(
         if form.separator:
             put(TEXT, "".join(line + "\n" for line in lines).encode())
         if form.spans:
-            put(SPANS, _span_json(spans, form).encode())
+            body = "{\n" + ",\n".join(entries) + "\n}"
+            if form.single == "activitynet":
+                body = f'{{"version": "1.3", "external_data": {{}}, "results": {body}}}'
+            put(SPANS, (body + "\n").encode())
     return out
 
 
@@ -181,6 +191,8 @@ def _name(report: Report, root: str | Path | None, form: Format) -> str:
     path = report.media.path.replace("\\", "/")
     if root is None:
         name = PurePosixPath(path).name
+        if form.single == "lavdf" and PurePosixPath(path).parent.name in SPLITS:
+            name = f"{PurePosixPath(path).parent.name}/{name}"  # as its metadata names files
     else:
         try:
             name = Path(os.path.abspath(path)).relative_to(os.path.abspath(root)).as_posix()
@@ -223,20 +235,12 @@ def _written_spans(report: Report, protocol: str) -> list[Span]:
     return rows
 
 
-def _span_json(spans: dict[str, list[Span]], form: Format) -> str:
-    """JSON with one file a line, so that faults have lines."""
-    entries = []
-    for name, rows in spans.items():
-        value: Any = rows
-        if form.single == "activitynet":
-            value = [{"score": c, "segment": [s, e], "label": "Fake"} for c, s, e in rows]
-        entries.append(f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(value)}")
-    body = "{\n" + ",\n".join(entries) + "\n}"
-    return (
-        f'{{"version": "1.3", "external_data": {{}}, "results": {body}}}\n'
-        if form.single == "activitynet"
-        else body + "\n"
-    )
+def _span_json(name: str, rows: list[Span], form: Format) -> str:
+    """One entry, on a line of its own."""
+    value: Any = rows
+    if form.single == "activitynet":
+        value = [{"score": c, "segment": [s, e], "label": "Fake"} for c, s, e in rows]
+    return f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(value)}"
 
 
 def _png(report: Report) -> bytes:

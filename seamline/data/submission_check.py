@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 
 from ..errors import DataError
@@ -26,10 +26,7 @@ from .submission_files import (
     Faults,
     Format,
     Parsed,
-    Span,
-    decoded,
     format_of,
-    line_of,
     mask_pixels,
     open_submission,
     parse,
@@ -62,7 +59,7 @@ def validate_submission(
             parsed = parse(box, form, faults)
             known = [item if isinstance(item, Report) else Report(Media(item), "inconclusive") for item in truth or ()]
             check_scores(parsed, form, faults)
-            check_spans(box, parsed, protocol, faults)
+            check_spans(parsed, protocol, faults)
             _check_names(parsed, form, known, faults)
             if form.masks:
                 _check_masks(box, parsed, known, faults)
@@ -93,38 +90,34 @@ def check_scores(parsed: Parsed, form: Format, faults: Faults) -> None:
         faults.add("decisions", parsed.scores_in, None, cause, advice, "doubtful")
 
 
-def check_spans(box: Container, parsed: Parsed, protocol: str, faults: Faults) -> None:
+def check_spans(parsed: Parsed, protocol: str, faults: Faults) -> None:
     """Whether spans are spans, sorted as evaluators expect them, and enough."""
-    spans, file = parsed.spans or {}, parsed.spans_in
-    text = None if all(_good_rows(rows) for rows in spans.values()) else decoded(box, file, Faults())
+    for name, rows in (parsed.spans or {}).items():
 
-    def add(kind: str, name: str, cause: str, remedy: str) -> None:
-        faults.add(kind, file, None if text is None else line_of(text, name), f"{name}: {cause}", remedy)
+        def add(kind: str, cause: str, remedy: str, name: str = name) -> None:
+            faults.add(kind, parsed.spans_in, parsed.lines[name], f"{name}: {cause}", remedy)
 
-    for name, rows in spans.items():
-        for n, (confidence, start, end) in enumerate(rows, 1):
-            if not 0 <= confidence <= 1:
-                advice = "give one of 0 to 1; the order is confidence, start, end"
-                add("confidence", name, f"span {n} has the confidence {confidence:g}", advice)
-            elif end <= start:
-                advice = "the order is confidence, start, end"
-                add("reversed", name, f"span {n} ends at {end:g}, where it starts at {start:g}", advice)
-            elif start < 0:
-                add("negative", name, f"span {n} starts at {start:g}", "times count from 0")
-        if any(after[0] > before[0] for before, after in pairwise(rows)):
+        confidence, start, end = rows.T
+        order = "the order is confidence, start, end"
+        if n := _first((confidence < 0) | (confidence > 1)):
+            add("confidence", f"span {n} has the confidence {confidence[n - 1]:g}", f"give one of 0 to 1; {order}")
+        if n := _first(end <= start):
+            add("reversed", f"span {n} ends at {end[n - 1]:g}, where it starts at {start[n - 1]:g}", order)
+        if n := _first(start < 0):
+            add("negative", f"span {n} starts at {start[n - 1]:g}", "times count from 0")
+        if n := _first(np.diff(confidence) > 0):
             advice = "sort by falling confidence: the first N are taken, whatever theirs"
-            add("unsorted", name, "spans are not sorted", advice)
-        if protocol == "1m-deepfakes" and not rows:
-            add("no spans", name, "has an empty list, at which the evaluator stops", f"give {list(NEVER)} instead")
+            add("unsorted", f"span {n + 1} has a higher confidence than span {n}", advice)
+        if protocol == "1m-deepfakes" and not len(rows):
+            add("no spans", "has an empty list, at which the evaluator stops", f"give {list(NEVER)} instead")
         if protocol == "lavdf" and len(rows) < LAVDF_LEAST:
             advice = "fill up with proposals that are never right, such as [0, 0, 0.25]"
-            add("few", name, f"{len(rows)} proposals; the evaluator stops below {LAVDF_LEAST}", advice)
+            add("few", f"{len(rows)} proposals; the evaluator stops below {LAVDF_LEAST}", advice)
 
 
-def _good_rows(rows: Sequence[Span]) -> bool:
-    """Whether nothing can be said about these that needs a line number."""
-    falling = all(a[0] >= b[0] for a, b in pairwise(rows))
-    return bool(rows) and falling and all(0 <= c <= 1 and 0 <= s < e for c, s, e in rows)
+def _first(wrong: npt.NDArray[np.bool_]) -> int:
+    """Which is the first that is wrong, from 1; 0: none."""
+    return int(wrong.argmax()) + 1 if wrong.any() else 0
 
 
 def _check_names(parsed: Parsed, form: Format, known: Sequence[Report], faults: Faults) -> None:
@@ -143,21 +136,21 @@ def _check_names(parsed: Parsed, form: Format, known: Sequence[Report], faults: 
     official = [PurePosixPath(path.replace("\\", "/")) for path in paths]
     exact = {path.stem if bare else path.name for path in official}
     by_name = form.single not in ("lavdf", "activitynet") and len(exact) == len(paths)
-    sources = [(parsed.scores_in, scored)] if scored else []
-    sources += [(parsed.spans_in, dict.fromkeys(placed, (0.0, 0)))] if placed is not None else []
+    sources = [(parsed.scores_in, {name: line for name, (_, line) in scored.items()})] if scored else []
+    sources += [(parsed.spans_in, parsed.lines)] if placed is not None else []
     for file, names in sources:
         found = set()
-        for name, (_, line) in names.items():
+        for name, line in names.items():
             try:
                 i = find(name)
             except DataError as error:
-                faults.add("unknown", file, line or None, str(error), "use the names of the data set")
+                faults.add("unknown", file, line, str(error), "use the names of the data set")
                 continue
             own = official[i].stem if bare else official[i].name
             if i in found:
-                faults.add("same", file, line or None, f"{name}: {paths[i]} a second time", "keep one of the two")
+                faults.add("same", file, line, f"{name}: {paths[i]} a second time", "keep one of the two")
             elif by_name and name != own:
-                faults.add("renamed", file, line or None, f"{name} stands for {own}", f"write {own}")
+                faults.add("renamed", file, line, f"{name} stands for {own}", f"write {own}")
             found.add(i)
         if form.single == "activitynet":
             continue  # who is absent has no proposals
@@ -173,12 +166,12 @@ def _check_durations(parsed: Parsed, known: Sequence[Report], find: Callable[[st
             duration = known[find(name)].media.duration
         except DataError:
             continue
-        late = [end for _, _, end in rows if duration and end > duration + LATE]
-        if late and duration:
-            frames = max(late) > 5 * duration
+        late = rows[:, 2][rows[:, 2] > (duration or np.inf) + LATE]
+        if len(late) and duration:
+            frames = late.max() > 5 * duration
             advice = "times are seconds, not frames" if frames else "clip spans to the end of the file"
-            cause = f"{name}: {len(late)} spans end after the clip, at {max(late):g} of {duration:g} seconds"
-            faults.add("late", parsed.spans_in, None, cause, advice)
+            cause = f"{name}: {len(late)} spans end after the clip, at {late.max():g} of {duration:g} seconds"
+            faults.add("late", parsed.spans_in, parsed.lines[name], cause, advice)
 
 
 def _check_masks(box: Container, parsed: Parsed, known: Sequence[Report], faults: Faults) -> None:

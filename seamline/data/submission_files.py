@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import stat
 import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from ..errors import DataError
 
 Grade = Literal["unreadable", "refused", "doubtful"]
 Span = tuple[float, float, float]  # confidence, start, end
+Floats = npt.NDArray[np.float64]
 
 TEXT, SPANS, MASKS = "prediction.txt", "prediction.json", "mask"
 MOST_TEXT = 4 * 10**9  # bytes of a text or JSON file, unpacked: the limit of 1M-Deepfakes
@@ -109,8 +111,9 @@ class Parsed:
     """What the files say, by name in the order of the files."""
 
     scores: dict[str, tuple[float, int]]  # score and line
-    spans: dict[str, list[Span]] | None
+    spans: dict[str, Floats] | None  # (k, 3) confidence, start, end in seconds
     masks: dict[str, str]  # stem -> member
+    lines: dict[str, int] = field(default_factory=dict)  # where the spans of a name begin
     scores_in: str = TEXT  # the file that they are from
     spans_in: str = SPANS
 
@@ -274,7 +277,7 @@ def parse(box: Container, form: Format, faults: Faults) -> Parsed:
     if TEXT in box.members:
         _parse_text(box, TEXT, form, parsed, faults)
     if form.spans and SPANS in box.members:
-        parsed.spans = _parse_json(box, SPANS, form, faults)
+        _parse_json(box, SPANS, form, parsed, faults)
     if form.masks:
         _list_masks(box, parsed, faults)
     for name in sorted({name.split("/")[0] for name in box.members.keys() - expected}):
@@ -293,7 +296,7 @@ def _parse_single(box: Container, form: Format, parsed: Parsed, faults: Faults) 
     if form.single == "tsv" or (form.separator and not name.lower().endswith(".json")):
         _parse_text(box, name, form, parsed, faults)
     elif form.spans:
-        parsed.spans = _parse_json(box, name, form, faults)
+        _parse_json(box, name, form, parsed, faults)
     if not form.single and not form.either:
         missing = SPANS if parsed.scores else TEXT
         faults.add("no file", missing, None, "is missing: this is one file", "give the zip or the folder", "unreadable")
@@ -391,84 +394,111 @@ def _number_in(text: str) -> float | None:
         return None
 
 
-def _parse_json(box: Container, file: str, form: Format, faults: Faults) -> dict[str, list[Span]] | None:
-    """Spans by name."""
+def _parse_json(box: Container, file: str, form: Format, parsed: Parsed, faults: Faults) -> None:
+    """Spans by name. The text is gone through once, file by file, so that only spans are held."""
     text = decoded(box, file, faults)
     if text is None:
-        return None
-    twice: list[str] = []
-
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in items:
-            if key in found:
-                twice.append(key)
-            found[key] = value
-        return found
-
+        return
+    nested = form.single == "activitynet"
+    shape = '{"score", "segment": [start, end]}' if nested else "[confidence, start, end]"
+    found: dict[str, Floats] = {}
     try:
-        data = json.loads(text, object_pairs_hook=pairs)
+        for name, rows, line in _entries(text, "results" if nested else None):
+            if name in found:
+                faults.add("duplicate", file, line, f"the name {name!r:.60} twice", "keep one of the two", "unreadable")
+            elif not isinstance(rows, list):
+                cause = f"{name!r:.60}: {type(rows).__name__}, not a list"
+                faults.add("rows", file, line, cause, f"give [{shape}, ...]", "unreadable")
+            spans = []
+            for n, row in enumerate(rows if isinstance(rows, list) else (), 1):
+                span = _span(row, nested)
+                if span is None:
+                    cause = f"{name!r:.60}, span {n}: {json.dumps(row)!s:.60} is not {shape}"
+                    faults.add("rows", file, line, cause, "give finite numbers, three a span", "unreadable")
+                else:
+                    spans.append(span)
+            array = np.array(spans, np.float64).reshape(-1, 3)
+            found[name] = array / [1, LAVDF_FPS, LAVDF_FPS] if form.single == "lavdf" else array
+            parsed.lines[name] = line
+        parsed.spans = found
     except RecursionError:
         faults.add("json", file, None, "nested too deeply", "write it anew", "unreadable")
-        return None
-    except ValueError as error:
-        line = getattr(error, "lineno", None)
-        reason = getattr(error, "msg", None) or str(error)
+    except json.JSONDecodeError as error:
         advice = "write it with a JSON library: no comments, no comma before a bracket"
-        faults.add("json", file, line, f"not JSON: {reason}", advice, "unreadable")
-        return None
-    for key in twice:
-        line = line_of(text, key, 2)
-        faults.add("duplicate", file, line, f"the name {key!r:.60} twice", "keep one of the two", "unreadable")
-    if form.single == "activitynet":
-        data = data.get("results") if isinstance(data, dict) else None
-    if not isinstance(data, dict):
-        wanted = 'an object {"results": {name: [...]}}' if form.single == "activitynet" else "an object {name: [...]}"
-        faults.add("json", file, None, f"the JSON is not {wanted}", "key the spans by file name", "unreadable")
-        return None
-    spans: dict[str, list[Span]] = {}
-    for name, rows in data.items():
-        spans[name] = []
-        if not isinstance(rows, list):
-            cause = f"{name!r:.60}: {type(rows).__name__}, not a list"
-            faults.add("rows", file, line_of(text, name), cause, "give [[confidence, start, end], ...]", "unreadable")
-            continue
-        for n, row in enumerate(rows, 1):
-            span = _span(row, form)
-            if span is None:
-                shape = (
-                    '{"score", "segment": [start, end]}' if form.single == "activitynet" else "[confidence, start, end]"
-                )
-                cause = f"{name!r:.60}, span {n}: {json.dumps(row, default=str)!s:.60} is not {shape}"
-                faults.add("rows", file, line_of(text, name), cause, "give finite numbers, three a span", "unreadable")
+        faults.add("json", file, error.lineno, f"not JSON: {error.msg}", advice, "unreadable")
+    except ValueError as error:
+        faults.add("json", file, None, str(error), "key the spans by file name", "unreadable")
+
+
+def _entries(text: str, within: str | None) -> Iterator[tuple[str, Any, int]]:
+    """Key, value and line of each entry of the object that the JSON is, or that it has under the key ``within``.
+
+    Raises:
+        ValueError: it is no such object; :class:`json.JSONDecodeError` if it is not JSON.
+    """
+    decoder, at, line, counted, found = json.JSONDecoder(), 0, 1, 0, within is None
+    depth = 0  # objects that are gone into: at most two
+
+    def skip(at: int) -> int:
+        end = _SPACE.match(text, at)
+        return end.end() if end else at
+
+    def next_mark(at: int, marks: str) -> tuple[str, int]:
+        at = skip(at)
+        if at >= len(text) or text[at] not in marks:
+            raise json.JSONDecodeError(f"expected {' or '.join(marks)}", text, min(at, len(text)))
+        return text[at], at + 1
+
+    at = skip(at)
+    if text[at : at + 1] != "{":
+        decoder.raw_decode(text, at)  # says what is wrong if it is not even JSON
+    else:
+        depth, at = 1, skip(at + 1)
+        if text[at : at + 1] == "}":
+            depth, at = 0, at + 1
+    while depth:
+        if text[at : at + 1] != '"':
+            raise json.JSONDecodeError("expected a name in double quotes", text, min(at, len(text)))
+        line, counted = line + text.count("\n", counted, at), at
+        key, at = decoder.raw_decode(text, at)
+        _, at = next_mark(at, ":")
+        at = skip(at)
+        if depth == 1 and key == within and text[at : at + 1] == "{":
+            found, depth, at = True, 2, skip(at + 1)
+            if text[at : at + 1] != "}":
                 continue
-            spans[name].append(span)
-    if form.single == "lavdf":
-        return {name: [(c, s / LAVDF_FPS, e / LAVDF_FPS) for c, s, e in rows] for name, rows in spans.items()}
-    return spans
+        else:
+            value, at = decoder.raw_decode(text, at)
+            if depth == (1 if within is None else 2):
+                yield key, value, line
+        mark, at = next_mark(at, ",}")
+        while mark == "}":
+            depth -= 1
+            if not depth:
+                break
+            mark, at = next_mark(at, ",}")
+        at = skip(at)
+    if not found or not text.lstrip().startswith("{"):
+        wanted = "{name: [...]}" if within is None else f'{{"{within}": {{name: [...]}}}}'
+        raise ValueError(f"the JSON is not an object {wanted}")
+    if at < len(text):
+        raise json.JSONDecodeError("more after the end", text, at)
 
 
-def _span(row: Any, form: Format) -> Span | None:
-    if form.single == "activitynet":
+_SPACE = re.compile(r"[ \t\n\r]*")
+
+
+def _span(row: Any, nested: bool) -> Span | None:
+    if nested:
         segment = row.get("segment") if isinstance(row, dict) else None
         row = [row.get("score"), *segment] if isinstance(row, dict) and isinstance(segment, list) else None
     if not isinstance(row, list) or len(row) != 3 or any(type(value) not in (int, float) for value in row):
         return None
     try:
-        values = [float(value) for value in row]
+        values = (float(row[0]), float(row[1]), float(row[2]))
     except OverflowError:
         return None
-    return (values[0], values[1], values[2]) if all(map(math.isfinite, values)) else None
-
-
-def line_of(text: str, key: str, nth: int = 1) -> int | None:
-    """The line of the n-th time that a key stands in JSON."""
-    at = -1
-    for _ in range(nth):
-        at = text.find(json.dumps(key, ensure_ascii=False), at + 1)
-        if at < 0:
-            return None
-    return text.count("\n", 0, at) + 1
+    return values if all(map(math.isfinite, values)) else None
 
 
 def _list_masks(box: Container, parsed: Parsed, faults: Faults) -> None:
