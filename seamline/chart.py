@@ -48,12 +48,13 @@ class Area(NamedTuple):
 
 
 class Dot(NamedTuple):
-    """A disc with a rim of paper, so that it stands out on a line."""
+    """A disc with a rim of paper, so that it stands out on a line; or a ring."""
 
     x: float
     y: float
     radius: float
     colour: Colour
+    hollow: bool
 
 
 class Words(NamedTuple):
@@ -92,9 +93,9 @@ class Sheet:
         """A filled rectangle."""
         self.area([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour, alpha)
 
-    def dot(self, x: float, y: float, colour: Colour, radius: float = 4.0) -> None:
-        """A disc."""
-        self.shapes.append(Dot(x, y, radius, colour))
+    def dot(self, x: float, y: float, colour: Colour, radius: float = 4.0, hollow: bool = False) -> None:
+        """A disc, or a ring if ``hollow``."""
+        self.shapes.append(Dot(x, y, radius, colour, hollow))
 
     def text(
         self, x: float, y: float, text: str, colour: Colour = INK, size: float = TEXT, anchor: str = "start"
@@ -186,9 +187,9 @@ class Axes:
         """An area between values."""
         self.sheet.area([self.at(point[0], point[1]) for point in points], colour, alpha)
 
-    def dot(self, x: float, y: float, colour: Colour, radius: float = 4.0) -> None:
-        """A disc at values."""
-        self.sheet.dot(*self.at(x, y), colour, radius)
+    def dot(self, x: float, y: float, colour: Colour, radius: float = 4.0, hollow: bool = False) -> None:
+        """A disc at values, or a ring."""
+        self.sheet.dot(*self.at(x, y), colour, radius, hollow)
 
     def legend(self, entries: Sequence[tuple[str, Colour, bool]]) -> None:
         """Names with a stroke (dashed if so said) in their colour, below the frame, as many lines as they need.
@@ -260,8 +261,9 @@ def _drawn(shape: Line | Area | Dot | Words) -> str:
         opacity = f' fill-opacity="{shape.alpha:g}"' if shape.alpha < 1 else ""
         return f'<polygon points="{_points(shape.points)}" fill="{colour}"{opacity}/>'
     if isinstance(shape, Dot):
-        rim = f'stroke="{_hex(PAPER)}" stroke-width="1.5"'
-        return f'<circle cx="{shape.x:.2f}" cy="{shape.y:.2f}" r="{shape.radius:g}" fill="{colour}" {rim}/>'
+        fill, rim = (_hex(PAPER), colour) if shape.hollow else (colour, _hex(PAPER))
+        place = f'cx="{shape.x:.2f}" cy="{shape.y:.2f}" r="{shape.radius:g}"'
+        return f'<circle {place} fill="{fill}" stroke="{rim}" stroke-width="1.5"/>'
     return (
         f'<text x="{shape.x:.2f}" y="{shape.y:.2f}" font-size="{shape.size:g}" fill="{colour}"'
         f' text-anchor="{shape.anchor}">{escape(shape.text)}</text>'
@@ -272,7 +274,8 @@ def _paint(picture: Image.Image, shape: Line | Area | Dot, scale: int) -> None:
     """One shape on a picture that is ``scale`` times as large as the sheet."""
     draw = ImageDraw.Draw(picture)
     if isinstance(shape, Dot):
-        for radius, colour in ((shape.radius + 0.75, PAPER), (shape.radius - 0.75, shape.colour)):
+        rim, inside = (shape.colour, PAPER) if shape.hollow else (PAPER, shape.colour)
+        for radius, colour in ((shape.radius + 0.75, rim), (shape.radius - 0.75, inside)):
             r = radius * scale
             draw.ellipse((shape.x * scale - r, shape.y * scale - r, shape.x * scale + r, shape.y * scale + r), colour)
         return

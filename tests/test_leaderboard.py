@@ -90,7 +90,7 @@ def test_the_page(three: list[dict[str, Any]], tmp_path: Path) -> None:
     assert ("title", "cd" * 32) in read.attributes
     lines = markdown.read_text("utf-8").splitlines()
     widths = [line.count("|") for line in lines if line.startswith("|")]
-    assert widths == [*[14] * 3, *[widths[3]] * 3, *[12] * 4]
+    assert widths == [*[15] * 3, *[widths[3]] * 3, *[12] * 4]
     assert any(line.startswith("| toy 1 | **1.000 [1.00, 1.00]** |") for line in lines)
     again = leaderboard(three[::-1], tmp_path / "again")
     assert [path.read_bytes() for path in again] == [page.read_bytes(), markdown.read_bytes()]

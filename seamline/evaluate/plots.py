@@ -177,7 +177,7 @@ def robustness(row: Row) -> Sheet:
     labels = [spoken(entry["perturb"]) for entry in entries]
     left = 24 + max(length(label) for label in labels) + 16
     top, bottom = 112, 112 + ROW * len(entries)
-    sheet = Sheet(round(left + len(names) * (PANEL + GAP) + 6), bottom + 78, f"Robustness, {_about([row])}")
+    sheet = Sheet(round(left + len(names) * (PANEL + GAP) + 6), bottom + 88, f"Robustness, {_about([row])}")
     _head(sheet, "Robustness", [row])
     for k, label in enumerate(labels):
         y = top + ROW * (k + 0.5)
@@ -194,8 +194,13 @@ def robustness(row: Row) -> Sheet:
             sheet.text(x, bottom + 19, number(tick), FAINT, 12, "middle")
         sheet.text(axes.left, top - 24, ROBUST[name])
         sheet.text(axes.left, top - 9, BETTER[name], FAINT, 11)
-    note = "Dots: figure and 95 % interval; line and band: the files as they are. Strengths of one kind are joined."
-    sheet.text(24, bottom + 52, note, FAINT, 12)
+    for k, note in enumerate(
+        (
+            "Dots: figure and 95 % interval; dashes and band: the files as they are. Strengths of one kind are joined.",
+            "Ring: the change may be chance, by the interval of the change over the same files.",
+        )
+    ):
+        sheet.text(24, bottom + 52 + 18 * k, note, FAINT, 12)
     return sheet
 
 
@@ -218,7 +223,8 @@ def _panel(axes: Axes, entries: Sequence[dict[str, Any]], name: str, colour: Col
             continue
         if name in entry["ci95"]:
             axes.line([(end, y) for end in entry["ci95"][name]], colour, 1.5)
-        axes.dot(entry[name], y, colour, 4.5)
+        low, high = entry.get("change_ci95", {}).get(name, [1.0, 1.0])
+        axes.dot(entry[name], y, colour, 4.5, hollow=low <= 0 <= high)
 
 
 def _word(entry: dict[str, Any]) -> str:

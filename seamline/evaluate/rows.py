@@ -214,7 +214,8 @@ def bar(items: Sequence[Any], text: str, on: bool) -> Iterable[Any]:
     from rich.console import Console
     from rich.progress import track
 
-    return track(items, description=text, console=Console(stderr=True), transient=True)
+    console = Console(stderr=True)
+    return track(items, description=text, console=console, transient=True, disable=not console.is_terminal)
 
 
 # ----------------------------------------------------------------------------------------------------------- judging
