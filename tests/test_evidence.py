@@ -21,9 +21,10 @@ import torch
 import typer.testing
 from PIL import Image, PngImagePlugin
 
-from seamline import SeamlineError, Session, demo, evidence, pipeline, zoo
+from seamline import SeamlineError, Session, demo, evidence, pipeline, provenance, zoo
 from seamline.cli import app
 from seamline.detectors.loupe import build
+from seamline.errors import MediaError
 from seamline.evidence import bundle, page, record
 from seamline.evidence.page import _of_hundred
 from seamline.evidence.verify import _compared
@@ -82,6 +83,14 @@ def made(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     result = run("scan", file, "--model", weights, "--bundle", folder / "bundles")
     assert result.exit_code == 0, result.output
     return file, folder / "bundles" / "photo.png"
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A film of two seconds without a face."""
+    path = tmp_path_factory.mktemp("short") / "short.mp4"
+    film(path, [picture(i) for i in range(50)], tone(2.0))
+    return path
 
 
 @pytest.fixture
@@ -174,10 +183,8 @@ def test_a_clip_s_bundle_says_what_was_seen_and_heard(tmp_path: Path) -> None:
     assert evidence.verify(tmp_path / "a", TALKER, session=clips()).same
 
 
-def test_isolated_decoding_gives_the_same_record(tmp_path: Path) -> None:
-    file = tmp_path / "short.mp4"
-    film(file, [picture(i) for i in range(30)], tone(1.2))
-    told = [record.examine(Session(Spans(), card=CARD, isolate=isolate), file)[1] for isolate in (True, False)]
+def test_isolated_decoding_gives_the_same_record(short: Path) -> None:
+    told = [record.examine(Session(Spans(), card=CARD, isolate=isolate), short)[1] for isolate in (True, False)]
     for one in told:
         del one["report"]["environment"]
     assert told[0] == told[1]
@@ -456,7 +463,7 @@ def test_a_bundle_of_a_stranger_is_compared_or_refused_whatever_it_holds(
         return junk[rng.integers(len(junk))]
 
     session, named, refused = photos(), 0, 0
-    for _ in range(60):
+    for _ in range(30):
         (folder / "report.json").write_bytes(record.canonical(damaged(json.loads(whole))))
         resealed(folder)
         try:
@@ -466,8 +473,8 @@ def test_a_bundle_of_a_stranger_is_compared_or_refused_whatever_it_holds(
             continue
         json.dumps(found.to_dict(), allow_nan=False)
         named += bool(found.differences)
-    assert named > 20
-    assert refused > 5
+    assert named > 10
+    assert refused > 2
     (folder / "run.json").unlink()
     (folder / "run.json").symlink_to("/dev/zero")
     (folder / "heatmap.png").unlink()
@@ -593,8 +600,8 @@ def test_hostile_names_and_metadata_stay_text(tmp_path: Path) -> None:
     assert evidence.verify(folder, file, session=photos()).same
 
 
-def test_every_text_of_a_record_is_escaped(tmp_path: Path) -> None:
-    _, told, pictures = record.examine(clips(), TALKER)
+def test_every_text_of_a_record_is_escaped(short: Path) -> None:
+    _, told, pictures = record.examine(clips(), short)
 
     def poisoned(value: Any, where: str = "") -> Any:
         if isinstance(value, dict):
@@ -611,6 +618,19 @@ def test_every_text_of_a_record_is_escaped(tmp_path: Path) -> None:
     evil = poisoned(told)
     evil["player"] = {"how": "strip", "why": EVIL}
     assert_harmless(page.render(evil, {"utc": EVIL, "seconds": EVIL}, pictures).decode())
+
+
+def test_facts_that_cannot_be_read_end_no_scan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = reds(tmp_path / "a.png")
+
+    def fails(path: Path) -> None:
+        raise MediaError(f"{path}: its decoder crashed {EVIL}")
+
+    monkeypatch.setattr(provenance, "read", fails)
+    evidence.write(photos(), file, tmp_path / "out")
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "They could not be read: <bdi>a.png: its decoder crashed" in text
+    assert_harmless(text)
 
 
 def test_the_page_says_what_the_threshold_costs_in_numbers_of_files(tmp_path: Path) -> None:
@@ -655,9 +675,9 @@ def test_the_limits_of_shipped_weights_are_those_of_their_card() -> None:
     assert record.limits(CARD) == []
 
 
-def test_a_scan_draws_no_random_numbers(tmp_path: Path) -> None:
+def test_a_scan_draws_no_random_numbers(short: Path, tmp_path: Path) -> None:
     before = torch.random.get_rng_state(), np.random.get_state()[1].tolist()  # noqa: NPY002  the global one is meant
-    record.examine(clips(), TALKER)
+    record.examine(clips(), short)
     record.examine(photos(), reds(tmp_path / "a.png"))
     assert torch.equal(torch.random.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002

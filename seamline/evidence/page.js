@@ -68,6 +68,8 @@
       x = w / 2 - (x0 + x1) / 2 / width * w * zoom;
       y = h / 2 - (y0 + y1) / 2 / height * h * zoom;
       draw();
+      slide.value = 100 * (x + (x0 + x1) / 2 / width * w * zoom) / w; // through the middle of the area
+      draw();
       viewer.scrollIntoView({ block: "nearest" });
     }));
     viewer.addEventListener("wheel", (e) => {

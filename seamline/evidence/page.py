@@ -114,6 +114,7 @@ def render(record: Mapping[str, Any], run: Mapping[str, Any], parts: Mapping[str
         clip=clip,
         plasma=_plasma(),
         topics=_topics(record["provenance"]),
+        unread=record["provenance"].get("error"),
         groups=_groups(record, run),
         record_sha256=hashlib.sha256(canonical(record)).hexdigest(),
         run=run,

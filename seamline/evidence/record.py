@@ -23,9 +23,10 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from .. import draw, pipeline, provenance, zoo
+from .. import draw, isolation, pipeline, provenance, zoo
 from ..batches import Opening
 from ..detectors.base import ClipDetector, Detector, ImageDetector
+from ..errors import SeamlineError
 from ..faces import FaceWindow
 from ..media import Clip, Image
 from ..pipeline import Session
@@ -171,7 +172,7 @@ def examine(
         "limits": limits(card),
         "settings": _settings(session, detector, card),
         "tolerance": TOLERANCE,
-        "provenance": _provenance(path),
+        "provenance": _provenance(path, session.isolate),
         "pictures": sorted(pictures),
         **own,
     }
@@ -195,10 +196,16 @@ def limits(card: zoo.Card) -> list[str]:
     return [" ".join(point.replace("`", "").split()) for point in points]
 
 
-def _provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What ``seamline facts`` tells of the file; nothing of one in an archive."""
-    facts = provenance.read(path).to_dict()["facts"] if os.path.isfile(path) else []
-    return {"schema": provenance.SCHEMA, "facts": facts}
+def _provenance(path: str | os.PathLike[str], isolate: bool) -> dict[str, Any]:
+    """What ``seamline facts`` tells of the file, or why it cannot be told, which ends no scan."""
+    name = os.path.basename(path)
+    try:
+        if not os.path.isfile(path):
+            raise SeamlineError(f"{name} lies in an archive")
+        read = isolation.facts(path) if isolate else provenance.read(path).to_dict()
+    except SeamlineError as cause:
+        return {"schema": provenance.SCHEMA, "facts": [], "error": str(cause).replace(os.fspath(path), name)}
+    return {"schema": provenance.SCHEMA, "facts": read["facts"]}
 
 
 def _photo(image: Image, report: Report, session: Session) -> tuple[dict[str, Any], dict[str, bytes]]:

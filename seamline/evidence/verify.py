@@ -111,7 +111,7 @@ def verify(
     Raises:
         SeamlineError: the check could not be made: no such bundle, report, file, key or weights.
     """
-    path = Path(what)
+    path = Path(what).resolve()
     files.regular(os.fspath(file))
     folder = path if path.is_dir() else path.parent if path.name == bundle.RECORD and _sums(path.parent) else None
     found: list[Difference] = []
@@ -306,8 +306,12 @@ def _environment(then: Mapping[str, str], session: Session, notes: list[str]) ->
 
 def _set_aside(told: dict[str, Any], again: dict[str, Any]) -> None:
     """The name of the file, and what was said about its ending, may differ; versions were compared before."""
+    provenance = told.get("provenance")
+    unread = isinstance(provenance, dict) and "error" in provenance
     for either in (told, again):
         either.pop("player", None)  # which depends on where the file lay
+        if unread:
+            either.pop("provenance", None)
     for report in (told["report"], again["report"]):
         report["warnings"] = [text for text in report["warnings"] if not text.startswith("the name ends in ")]
         report["media"] = report["media"] | {"path": ""}
