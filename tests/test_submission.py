@@ -569,6 +569,14 @@ def test_many_faults_of_one_kind_are_counted_and_inverted_scores_are_noticed(tmp
     assert str(faults[20]) == "prediction.txt: and 30 more like the 20 above; every file needs an entry"
 
 
+def test_one_damaged_line_is_one_fault(tmp_path: Path) -> None:
+    for protocol, ending, separator in ((T1, "png", ";"), (T2, "mp4", ";"), (M1, "mp4", ",")):
+        out = written(protocol, tmp_path / protocol, "")
+        line(2, f"000001.{ending}{separator}0.5")(out)
+        (fault,) = validate_submission(out, protocol, pairs(protocol)[0])
+        assert (fault.file, fault.line, fault.grade) == ("prediction.txt", 2, "unreadable")
+
+
 def test_hostile_bytes_are_faults_and_never_crash(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for protocol in FORMATS:

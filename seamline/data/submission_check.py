@@ -124,9 +124,9 @@ def _check_names(parsed: Parsed, form: Format, known: Sequence[Report], faults: 
     """Whether every file of the data set is named once, and no other."""
     scored, placed = parsed.scores, parsed.spans
     if scored and placed is not None:
-        for name in scored.keys() - placed.keys():
+        for name in sorted(scored.keys() - placed.keys()):
             faults.add("half", parsed.spans_in, None, f"{name} has a score, but no entry here", "give it an entry")
-        for name in placed.keys() - scored.keys():
+        for name in sorted(placed.keys() - scored.keys() - parsed.spoiled):
             faults.add("half", parsed.scores_in, None, f"{name} has spans, but no line here", "give it a line")
     if not known:
         return
@@ -154,18 +154,24 @@ def _check_names(parsed: Parsed, form: Format, known: Sequence[Report], faults: 
             found.add(i)
         if form.single == "activitynet":
             continue  # who is absent has no proposals
-        for i in sorted(set(range(len(paths))) - found):
+        spoiled = {_place(find, name) for name in parsed.spoiled if file == parsed.scores_in}
+        for i in sorted(set(range(len(paths))) - found - spoiled):
             own = (official[i].stem if bare else official[i].name) if by_name else paths[i]
             faults.add(f"missing in {file}", file, None, f"{own} is missing", "every file needs an entry")
     _check_durations(parsed, known, find, faults)
 
 
+def _place(find: Callable[[str], int], name: str) -> int | None:
+    try:
+        return find(name)
+    except DataError:
+        return None
+
+
 def _check_durations(parsed: Parsed, known: Sequence[Report], find: Callable[[str], int], faults: Faults) -> None:
     for name, rows in (parsed.spans or {}).items():
-        try:
-            duration = known[find(name)].media.duration
-        except DataError:
-            continue
+        i = _place(find, name)
+        duration = None if i is None else known[i].media.duration
         late = rows[:, 2][rows[:, 2] > (duration or np.inf) + LATE]
         if len(late) and duration:
             frames = late.max() > 5 * duration
@@ -177,11 +183,12 @@ def _check_durations(parsed: Parsed, known: Sequence[Report], find: Callable[[st
 def _check_masks(box: Container, parsed: Parsed, known: Sequence[Report], faults: Faults) -> None:
     sizes = {PurePosixPath(report.media.path.replace("\\", "/")).stem: report for report in known}
     stems = {PurePosixPath(name).stem: name for name in parsed.scores}
+    spoiled = {PurePosixPath(name).stem for name in parsed.spoiled}
     for stem, name in stems.items():
         if parsed.masks and stem not in parsed.masks:
             faults.add("no mask", f"{MASKS}/{stem}.png", None, f"the mask of {name} is missing", "add it")
     for stem, member in parsed.masks.items():
-        if stems and stem not in stems:
+        if stems and stem not in stems and stem not in spoiled:
             faults.add("lone mask", member, None, f"{TEXT} has no line for it", "add the line, or remove the mask")
         try:
             data = box.read(member, limits.MOST_MASK)
@@ -248,11 +255,9 @@ def _check_polarity(parsed: Parsed, form: Format, known: Sequence[Report], fault
     find = finder([report.media.path for report in known])
     scores, labels = [], []
     for name, (score, _) in parsed.scores.items():
-        try:
-            report = known[find(name)]
-        except DataError:
-            continue
-        if report.verdict in ("forged", "authentic"):
+        i = _place(find, name)
+        report = None if i is None else known[i]
+        if report is not None and report.verdict in ("forged", "authentic"):
             scores.append(-score if form.single == "tsv" else score)
             labels.append(report.forged)
     auc = roc_auc(scores, labels)

@@ -114,6 +114,7 @@ class Parsed:
     spans: dict[str, Floats] | None  # (k, 3) confidence, start, end in seconds
     masks: dict[str, str]  # stem -> member
     lines: dict[str, int] = field(default_factory=dict)  # where the spans of a name begin
+    spoiled: set[str] = field(default_factory=set)  # names in lines that could not be read
     scores_in: str = TEXT  # the file that they are from
     spans_in: str = SPANS
 
@@ -355,33 +356,30 @@ def _parse_text(box: Container, file: str, form: Format, parsed: Parsed, faults:
             faults.add("blank", file, number, "a blank line", "remove it")
             continue
         name, _, value = line.partition(separator)
-        if separator not in line:
-            other = next(
-                (what for mark, what in ((",", "a comma"), (";", "a semicolon"), ("\t", "a tab")) if mark in line), None
-            )
-            cause = f"no {spoken[2:]} in {line!r:.60}" + (f", but {other}" if other else "")
-            faults.add("separator", file, number, cause, f"put {spoken} between name and score", "unreadable")
-            continue
-        if separator in value:
-            advice = "one name and one score a line, with a decimal point"
-            faults.add("fields", file, number, f"more than two fields in {line!r:.60}", advice, "unreadable")
-            continue
-        if name != name.strip() or not name:
-            faults.add("space", file, number, f"the name is {name!r:.60}", "no spaces about a name", "unreadable")
-            continue
         score = _number_in(value)
-        if score is None:
+        if separator not in line:
+            other = next((what for mark, what in SPOKEN.items() if mark in line), None)
+            kind, cause = "separator", f"no {spoken[2:]} in {line!r:.60}" + (f", but {other}" if other else "")
+            advice = f"put {spoken} between name and score"
+        elif separator in value:
+            kind, cause = "fields", f"more than two fields in {line!r:.60}"
+            advice = "one name and one score a line, with a decimal point"
+        elif name != name.strip() or not name:
+            kind, cause, advice = "space", f"the name is {name!r:.60}", "no spaces about a name"
+        elif score is None:
             first = number == 1 and not heading
-            cause = f"{value!r:.40} is not a number" + (", as if this were a heading" if first else "")
+            kind, cause = "number", f"{value!r:.40} is not a number" + (", as if this were a heading" if first else "")
             advice = "remove the heading" if first else "write a number with a decimal point"
-            faults.add("number", file, number, cause, advice, "unreadable")
         elif not math.isfinite(score):
-            faults.add("finite", file, number, f"the score is {value.strip()}", "give a finite score", "unreadable")
+            kind, cause, advice = "finite", f"the score is {value.strip()}", "give a finite score"
         elif name in parsed.scores:
-            cause = f"{name} again, after line {parsed.scores[name][1]}"
-            faults.add("duplicate", file, number, cause, "keep one of the two", "unreadable")
+            kind, cause = "duplicate", f"{name} again, after line {parsed.scores[name][1]}"
+            advice = "keep one of the two"
         else:
             parsed.scores[name] = (score, number)
+            continue
+        parsed.spoiled.add(re.split(r"[,;\t ]", line.strip())[0])
+        faults.add(kind, file, number, cause, advice, "unreadable")
     if not parsed.scores:
         faults.add("empty", file, None, "holds no scores", "write one line for every file", "unreadable")
 
@@ -436,53 +434,71 @@ def _entries(text: str, within: str | None) -> Iterator[tuple[str, Any, int]]:
     Raises:
         ValueError: it is no such object; :class:`json.JSONDecodeError` if it is not JSON.
     """
-    decoder, at, line, counted, found = json.JSONDecoder(), 0, 1, 0, within is None
-    depth = 0  # objects that are gone into: at most two
-
-    def skip(at: int) -> int:
-        end = _SPACE.match(text, at)
-        return end.end() if end else at
-
-    def next_mark(at: int, marks: str) -> tuple[str, int]:
-        at = skip(at)
-        if at >= len(text) or text[at] not in marks:
-            raise json.JSONDecodeError(f"expected {' or '.join(marks)}", text, min(at, len(text)))
-        return text[at], at + 1
-
-    at = skip(at)
-    if text[at : at + 1] != "{":
-        decoder.raw_decode(text, at)  # says what is wrong if it is not even JSON
+    cursor = _Cursor(text)
+    found = cursor.next() == "{"
+    if not found:
+        cursor.value()  # says what is wrong if it is not even JSON
+    elif within is None:
+        for key, line in cursor.keys():
+            yield key, cursor.value(), line
     else:
-        depth, at = 1, skip(at + 1)
-        if text[at : at + 1] == "}":
-            depth, at = 0, at + 1
-    while depth:
-        if text[at : at + 1] != '"':
-            raise json.JSONDecodeError("expected a name in double quotes", text, min(at, len(text)))
-        line, counted = line + text.count("\n", counted, at), at
-        key, at = decoder.raw_decode(text, at)
-        _, at = next_mark(at, ":")
-        at = skip(at)
-        if depth == 1 and key == within and text[at : at + 1] == "{":
-            found, depth, at = True, 2, skip(at + 1)
-            if text[at : at + 1] != "}":
-                continue
-        else:
-            value, at = decoder.raw_decode(text, at)
-            if depth == (1 if within is None else 2):
-                yield key, value, line
-        mark, at = next_mark(at, ",}")
-        while mark == "}":
-            depth -= 1
-            if not depth:
-                break
-            mark, at = next_mark(at, ",}")
-        at = skip(at)
-    if not found or not text.lstrip().startswith("{"):
+        found = False
+        for key, _ in cursor.keys():
+            if key == within and cursor.next() == "{":
+                found = True
+                for name, line in cursor.keys():
+                    yield name, cursor.value(), line
+            else:
+                cursor.value()
+    if not found:
         wanted = "{name: [...]}" if within is None else f'{{"{within}": {{name: [...]}}}}'
         raise ValueError(f"the JSON is not an object {wanted}")
-    if at < len(text):
-        raise json.JSONDecodeError("more after the end", text, at)
+    if cursor.next():
+        raise json.JSONDecodeError("more after the end", text, cursor.at)
+
+
+class _Cursor:
+    """A place in JSON text."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+        self._decoder, self._line, self._counted = json.JSONDecoder(), 1, 0
+
+    def next(self) -> str:
+        """The next character that is no space, which stays where it is; nothing at the end."""
+        space = _SPACE.match(self.text, self.at)
+        self.at = space.end() if space else self.at
+        return self.text[self.at : self.at + 1]
+
+    def mark(self, marks: str) -> str:
+        """Go past one of these marks."""
+        found = self.next()
+        if not found or found not in marks:
+            raise json.JSONDecodeError(f"expected {' or '.join(marks)}", self.text, self.at)
+        self.at += 1
+        return found
+
+    def value(self) -> Any:
+        """Go past a value."""
+        self.next()
+        value, self.at = self._decoder.raw_decode(self.text, self.at)
+        return value
+
+    def keys(self) -> Iterator[tuple[str, int]]:
+        """Each key of an object and its line; who asks for the next one has gone past the value."""
+        self.mark("{")
+        if self.next() == "}":
+            self.at += 1
+            return
+        while True:
+            if self.next() != '"':
+                raise json.JSONDecodeError("expected a name in double quotes", self.text, self.at)
+            self._line, self._counted = self._line + self.text.count("\n", self._counted, self.at), self.at
+            key = self.value()
+            self.mark(":")
+            yield key, self._line
+            if self.mark(",}") == "}":
+                return
 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
