@@ -1,8 +1,8 @@
 """Proposals of many clips from one JSON file, ``{"name": [[score, start, end], ...], ...}``.
 
-A million proposals as Python lists take 300 MB and most of the time of an evaluation. Here the digits of all numbers
-are found and added up together, to the very floats that :func:`json.loads` gives. A file that is not written plainly
-(names with escapes, line breaks between numbers) is left to :func:`json.loads`, as are its complaints.
+A million proposals as Python lists take 200 MB, and making them most of the time of an evaluation. Here the digits of
+all numbers are found and added up together, to the very floats that :func:`json.loads` gives. A file that is not
+written plainly (names with escapes, line breaks between numbers) is left to :func:`json.loads`, as are its complaints.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-AT_ONCE = 2**14  # numbers; what is worked on stays in the cache
+BYTES_AT_ONCE = 2**20  # of text; bounds the memory, and
+AT_ONCE = 2**14  # numbers; keep what is worked on in the cache
 DIGITS = 18  # that fit 64 bits
 DECIMALS = 22  # 10^22 is the largest power of ten that is a float
 PAD = b" " * 24  # before the text: digits are read backwards, eight at a time
@@ -115,46 +116,55 @@ def _is_row(row: Any) -> bool:
 
 def _plain(text: bytes) -> Rows:
     """:func:`parse_rows` of what is usual: one space or none after a comma, no other white space in a list."""
-    if b"\\" in text:
+    quotes = np.flatnonzero(np.frombuffer(text, np.uint8) == QUOTE)
+    if len(quotes) % 2 or not len(quotes) or b"\\" in text or text[: quotes[0]].strip() != b"{":
         raise _NotPlain
-    buffer = bytearray(PAD + text)
-    codes = np.frombuffer(buffer, np.uint8)
-    quotes = np.flatnonzero(codes == QUOTE)
-    if len(quotes) % 2 or not len(quotes):
+    begins, ends = quotes[0::2], quotes[1::2] + 1  # of the names
+    try:
+        names = [text[begin + 1 : end - 1].decode() for begin, end in zip(begins, ends, strict=True)]
+    except UnicodeDecodeError as cause:
+        raise _NotPlain from cause
+    if len({*names}) < len(names) or not all(name.isprintable() for name in names):
         raise _NotPlain
-    begins, ends = quotes[0::2].tolist(), (quotes[1::2] + 1).tolist()
-    names = []
-    for begin, end in zip(begins, ends, strict=True):
-        names.append(buffer[begin + 1 : end - 1])
+    parts, i = [], 0
+    while i < len(names):
+        j = max(i + 1, int(np.searchsorted(begins, begins[i] + BYTES_AT_ONCE)))  # a few clips at once
+        until = int(begins[j]) if j < len(names) else len(text)
+        at = begins[i] - len(PAD)
+        piece = bytearray(PAD + text[begins[i] : until])
+        parts.append(_clips(piece, begins[i:j] - at, ends[i:j] - at, last=j == len(names)))
+        i = j
+    return Rows(tuple(names), np.concatenate([c for c, _ in parts]), np.concatenate([v for _, v in parts]))
+
+
+def _clips(buffer: bytearray, begins: Ints, ends: Ints, *, last: bool) -> tuple[Ints, Floats]:
+    """How many rows each clip has, and the rows, (P, 3); names are between ``begins`` and ``ends``, and go."""
+    for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
         buffer[begin:end] = b" " * (end - begin)  # no digits and no dots but those of numbers are left
+    codes = np.frombuffer(buffer, np.uint8)
     exponents = [codes == letter for letter in b"eE+" if letter in buffer]
     number = codes - np.uint8(MINUS) < 13  # - . / and digits
     for there in exponents:
         number |= there
     edges = np.flatnonzero(number[1:] != number[:-1]) + 1
     start, end = edges[0::2].copy(), edges[1::2].copy()
-    if b"/" in buffer or len(start) != len(end) or buffer[: begins[0]].strip() != b"{":
+    if b"/" in buffer or len(start) != len(end):
         raise _NotPlain
-    bounds = [*np.searchsorted(start, ends).tolist(), len(start)]  # the numbers of each clip
-    for i, at in enumerate(ends):
-        until = begins[i + 1] if i + 1 < len(begins) else len(buffer)
-        a, b = bounds[i], bounds[i + 1]
-        around = buffer[at : start[a]] + buffer[end[b - 1] : until] if b > a else buffer[at:until]
+    bounds = np.append(np.searchsorted(start, ends), len(start))  # the numbers of each clip
+    firsts, untils = bounds.tolist(), [*begins[1:].tolist(), len(buffer)]
+    for a, b, at, until in zip(firsts[:-1], firsts[1:], ends.tolist(), untils, strict=True):
+        around = bytes(buffer[at : start[a]] + buffer[end[b - 1] : until] if b > a else buffer[at:until])
         if around not in USUAL and not (EMPTY if a == b else AROUND).fullmatch(around):
             raise _NotPlain
-        if (around.rstrip()[-1:] == b"}") != (i + 1 == len(ends)):
+        if (b"}" in around) != (last and until == len(buffer)):
             raise _NotPlain
     counts, rest = np.divmod(np.diff(bounds), 3)
-    try:
-        decoded = tuple(name.decode() for name in names)
-    except UnicodeDecodeError as cause:
-        raise _NotPlain from cause
-    if rest.any() or len({*decoded}) < len(decoded) or any(not name.isprintable() for name in decoded):
+    if rest.any():
         raise _NotPlain
     if not len(start):
-        return Rows(decoded, counts, np.zeros((0, 3)))
+        return counts, np.zeros((0, 3))
     _check_between(codes, start.reshape(-1, 3), end.reshape(-1, 3), counts)
-    return Rows(decoded, counts, _numbers(buffer, codes, start, end, exponents).reshape(-1, 3))
+    return counts, _numbers(buffer, codes, start, end, exponents).reshape(-1, 3)
 
 
 def _numbers(buffer: bytearray, codes: Bytes, start: Ints, end: Ints, exponents: list[npt.NDArray[np.bool_]]) -> Floats:
