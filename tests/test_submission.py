@@ -110,6 +110,7 @@ def test_the_files_are_those_that_the_organisers_show(tmp_path: Path) -> None:
     assert (out / "prediction.txt").read_text().splitlines()[1] == "000001.mp4;0.31"
     assert json.loads((out / "prediction.json").read_text())["000001.mp4"][0] == [0.94, 2.0, 3.0]
     lavdf = write_submission("lavdf", clips()[1], tmp_path / "lavdf.json", root="/data")
+    assert lavdf.read_bytes() == write_submission("lavdf", clips()[1], tmp_path / "again.json").read_bytes()
     rows = json.loads(lavdf.read_text())["test/000001.mp4"]
     assert rows[0] == [0.94, 50.0, 75.0]  # frames
     assert len(rows) == 100
@@ -420,6 +421,11 @@ SINGLE = {
     "tsv without heading": ("asvspoof5", edit("", lambda t: t.split("\n", 1)[1]), r"line 1: the heading is '000000\\t"),
     "tsv of spaces": ("asvspoof5", line(3, "000001 0.5", ""), r"line 3: no tab in '000001 0\.5'"),
     "ending in the name": ("asvspoof5", line(3, "000001.flac\t0.5", ""), r"line 3: 000001\.flac stands for 000001"),
+    "name without split": (
+        "lavdf",
+        edit("", lambda t: t.replace("test/000002", "000002")),
+        r"line 4: 000002\.mp4 stands for test/000002\.mp4; write test/000002\.mp4",
+    ),
     "few proposals": (
         "lavdf",
         edit("", lambda t: json.dumps({name: rows[:99] for name, rows in json.loads(t).items()})),

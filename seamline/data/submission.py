@@ -40,7 +40,6 @@ from ..metrics.image import Mask
 from ..metrics.items import ABSENT, LISTED, heatmap_of, mask_of
 from ..metrics.temporal import proposals_of
 from ..report import Media, Report
-from .lavdf import SPLITS
 from .submission_check import check_scores, check_spans, validate_submission
 from .submission_files import (
     FORMATS,
@@ -60,6 +59,7 @@ from .submission_files import (
     Span,
     format_of,
     mask_pixels,
+    official_name,
     open_submission,
     parse,
 )
@@ -189,17 +189,13 @@ def write_submission(
 
 def _name(report: Report, root: str | Path | None, form: Format) -> str:
     path = report.media.path.replace("\\", "/")
-    if root is None:
-        name = PurePosixPath(path).name
-        if form.single == "lavdf" and PurePosixPath(path).parent.name in SPLITS:
-            name = f"{PurePosixPath(path).parent.name}/{name}"  # as its metadata names files
-    else:
+    name = official_name(path, form)
+    if root is not None:
         try:
-            name = Path(os.path.abspath(path)).relative_to(os.path.abspath(root)).as_posix()
+            below = Path(os.path.abspath(path)).relative_to(os.path.abspath(root))
         except ValueError as cause:
             raise DataError(f"{path}: is not in {root}") from cause
-    if form.single in ("tsv", "activitynet"):
-        name = name.removesuffix(PurePosixPath(name).suffix)
+        name = below.with_name(PurePosixPath(name).name).as_posix()
     if name != name.strip() or any(c in name for c in ",;\t\r\n") or not name.isprintable():
         raise DataError(f"{path!r}: a name with separators or spaces about it cannot be submitted; rename the file")
     return name

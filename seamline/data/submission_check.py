@@ -28,6 +28,7 @@ from .submission_files import (
     Parsed,
     format_of,
     mask_pixels,
+    official_name,
     open_submission,
     parse,
 )
@@ -132,10 +133,8 @@ def _check_names(parsed: Parsed, form: Format, known: Sequence[Report], faults: 
         return
     paths = [report.media.path for report in known]
     find = finder(paths)
-    bare = form.single in ("tsv", "activitynet")
-    official = [PurePosixPath(path.replace("\\", "/")) for path in paths]
-    exact = {path.stem if bare else path.name for path in official}
-    by_name = form.single not in ("lavdf", "activitynet") and len(exact) == len(paths)
+    official = [official_name(path, form) for path in paths]
+    exact = len(set(official)) == len(paths) and form.single != "activitynet"  # whose names are not published
     sources = [(parsed.scores_in, {name: line for name, (_, line) in scored.items()})] if scored else []
     sources += [(parsed.spans_in, parsed.lines)] if placed is not None else []
     for file, names in sources:
@@ -146,17 +145,16 @@ def _check_names(parsed: Parsed, form: Format, known: Sequence[Report], faults: 
             except DataError as error:
                 faults.add("unknown", file, line, str(error), "use the names of the data set")
                 continue
-            own = official[i].stem if bare else official[i].name
             if i in found:
                 faults.add("same", file, line, f"{name}: {paths[i]} a second time", "keep one of the two")
-            elif by_name and name != own:
-                faults.add("renamed", file, line, f"{name} stands for {own}", f"write {own}")
+            elif exact and name != official[i]:
+                faults.add("renamed", file, line, f"{name} stands for {official[i]}", f"write {official[i]}")
             found.add(i)
         if form.single == "activitynet":
             continue  # who is absent has no proposals
         spoiled = {_place(find, name) for name in parsed.spoiled if file == parsed.scores_in}
         for i in sorted(set(range(len(paths))) - found - spoiled):
-            own = (official[i].stem if bare else official[i].name) if by_name else paths[i]
+            own = official[i] if exact else paths[i]
             faults.add(f"missing in {file}", file, None, f"{own} is missing", "every file needs an entry")
     _check_durations(parsed, known, find, faults)
 

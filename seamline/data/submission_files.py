@@ -21,6 +21,7 @@ import numpy.typing as npt
 import PIL.Image
 
 from ..errors import DataError
+from .lavdf import SPLITS
 
 Grade = Literal["unreadable", "refused", "doubtful"]
 Span = tuple[float, float, float]  # confidence, start, end
@@ -128,6 +129,15 @@ def format_of(protocol: str) -> Format:
     if protocol not in FORMATS:
         raise DataError(f"{protocol!r} has no submission files; those that have: {', '.join(FORMATS)}")
     return FORMATS[protocol]
+
+
+def official_name(path: str, form: Format) -> str:
+    """What a file is called in a submission: its name, for some without ending, of LAV-DF with its split."""
+    own = PurePosixPath(path.replace("\\", "/"))
+    if form.single in ("tsv", "activitynet"):
+        return own.stem
+    split = own.parent.name
+    return f"{split}/{own.name}" if form.single == "lavdf" and split in SPLITS else own.name
 
 
 # ------------------------------------------------------------------------------------------------- zip, folder or file
