@@ -529,12 +529,15 @@ def submission_write(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A .zip or a folder; for single files their name.")],
     protocol: Annotated[str, _PROTOCOL],
     root: Annotated[Path | None, typer.Option(help="Name files by their path from this folder.")] = None,
+    mask_threshold: Annotated[
+        float | None, typer.Option(help="Cut masks from heat maps here, whatever the verdict.")
+    ] = None,
 ) -> None:
     """Write official submission files from reports, and check them."""
     with _clean_errors():
         from .data.submission import validate_submission, write_submission
 
-        write_submission(protocol, _read_reports(reports), out, root=root)
+        write_submission(protocol, _read_reports(reports), out, root=root, mask_threshold=mask_threshold)
         if faults := [fault for fault in validate_submission(out, protocol) if fault.grade != "doubtful"]:
             raise SeamlineError(f"{out} was written, but: {faults[0]}")
         print(out)

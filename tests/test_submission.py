@@ -146,6 +146,21 @@ def test_an_empty_finding_is_filled_where_evaluators_stop_at_it(tmp_path: Path) 
         assert score(protocol, truths, read_submission(path, protocol))["ap50"] == 0.0
 
 
+def test_masks_may_be_cut_from_heat_maps_whatever_the_verdict(tmp_path: Path) -> None:
+    truths, found = photos()
+    heat = [np.where(t.mask, 0.4, 0.1) if t.forged else np.full(SIZE, 0.1) for t in truths]
+    timid = [
+        dataclasses.replace(f, verdict="inconclusive", mask=np.zeros(SIZE, bool), heatmap=h.astype(np.float32))
+        for f, h in zip(found, heat, strict=True)
+    ]
+    path = write_submission("ddl-track1", timid, tmp_path / "a.zip")
+    assert score("ddl-track1", truths, read_submission(path, "ddl-track1"))["f1"] == 0.0
+    path = write_submission("ddl-track1", timid, tmp_path / "b.zip", mask_threshold=0.3)
+    assert score("ddl-track1", truths, read_submission(path, "ddl-track1"))["f1"] == 1.0
+    with pytest.raises(DataError, match=r"000000\.png: has no heat map, where one is to be cut at 0\.3"):
+        write_submission("ddl-track1", found, tmp_path / "c.zip", mask_threshold=0.3)
+
+
 def test_scores_of_asvspoof_files_are_kept_to_the_digit(tmp_path: Path) -> None:
     path = tmp_path / "scores.tsv"
     path.write_text("filename\tcm-score\nE_1\t812.25\nE_2\t-90.5\nE_3\t-91.5\nE_4\t0.1\n")

@@ -138,13 +138,17 @@ def _sigmoid(value: float) -> float:
 
 
 def write_submission(
-    protocol: str, reports: Iterable[Report], out: str | Path, *, root: str | Path | None = None
+    protocol: str,
+    reports: Iterable[Report],
+    out: str | Path,
+    *,
+    root: str | Path | None = None,
+    mask_threshold: float | None = None,
 ) -> Path:
     """Write the official files from reports. The same reports give the same bytes.
 
-    A photo's mask is the one delivered, else where its heat map is at least 0.5; an authentic verdict without either
-    is a black mask. Proposals are written by falling score, else the segments; where an evaluator stops at too few, a
-    proposal is added that is never right.
+    A photo's mask is the one delivered, which is black unless the verdict is forged. Proposals are written by falling
+    score, else the segments; where an evaluator stops at too few, proposals are added that are never right.
 
     Args:
         protocol: one of :data:`FORMATS`.
@@ -152,6 +156,8 @@ def write_submission(
         out: for challenges a zip if the name ends so, otherwise a folder; for the others the one file.
         root: names are paths relative to this folder; by default file names, which must differ (of LAV-DF with their
             split, as in ``test/000001.mp4``).
+        mask_threshold: give a photo the mask where its heat map reaches this, whatever the verdict. Where only forged
+            photos are judged by their masks, that costs nothing.
 
     Raises:
         DataError: a report has no score or mask where one is needed, two have one name, or ``out`` is no place for it.
@@ -174,7 +180,7 @@ def write_submission(
             if form.spans:
                 entries.append(_span_json(name, _written_spans(report, protocol), form))
             if form.masks:
-                put(f"{MASKS}/{PurePosixPath(name).stem}.png", _png(report))
+                put(f"{MASKS}/{PurePosixPath(name).stem}.png", _png(report, mask_threshold))
         if form.single == "tsv":
             lines.insert(0, "filename\tcm-score")
         if form.separator:
@@ -239,14 +245,15 @@ def _span_json(name: str, rows: list[Span], form: Format) -> str:
     return f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(value)}"
 
 
-def _png(report: Report) -> bytes:
-    mask = mask_of(report)
-    if mask is None and (heatmap := heatmap_of(report)) is not None:
-        mask = heatmap >= 0.5
+def _png(report: Report, threshold: float | None) -> bytes:
+    heatmap = None if threshold is None else heatmap_of(report)
+    mask = mask_of(report) if threshold is None or heatmap is None else heatmap >= threshold
     if mask is None and report.verdict == "authentic" and report.media.width and report.media.height:
         mask = np.zeros((report.media.height, report.media.width), bool)
     if mask is None:
         raise DataError(f"{report.media.path}: has no mask; scan with --out, which keeps masks beside the reports")
+    if threshold is not None and heatmap is None:
+        raise DataError(f"{report.media.path}: has no heat map, where one is to be cut at {threshold:g}")
     _, file = cv2.imencode(".png", mask.astype(np.uint8) * np.uint8(255))
     return file.tobytes()
 
