@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,15 +16,19 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import typer.testing
 
 from seamline import zoo
+from seamline.cli import app
 from seamline.data import LAYOUTS, digest, layout_of, open_data
 from seamline.data.asvspoof import load_labels, spoofed
-from seamline.data.check import check
+from seamline.data.check import KINDS, check
+from seamline.data.manifest import FIELDS
 from seamline.detectors import erf_batfd_plus, loupe
 from seamline.errors import DataError
 from seamline.evaluate import evaluate
 from seamline.feeds import Clips
+from seamline.pipeline import Session
 from seamline.synthesis.miniature import MINIATURES, miniature
 from seamline.train import Recipe, Stage, train
 
@@ -51,19 +57,21 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def sessions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Session]:
     """A tiny detector of photos and one of clips, with random weights."""
     torch.manual_seed(0)
-    root = tmp_path_factory.mktemp("weights")
+    root, ready = tmp_path_factory.mktemp("weights"), {}
     for name, build in (("loupe-tiny", loupe.build), ("erf-batfd-plus-tiny", erf_batfd_plus.build)):
         zoo.save(build(name), root / f"{name}.safetensors")
-    return {path.stem: path for path in root.iterdir()}
+        ready[name] = Session(root / f"{name}.safetensors")
+    return ready
 
 
 @pytest.fixture(autouse=True)
 def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One thread, and no pool of processes: what a step needs is prepared when it asks."""
+    """One thread, few resamples, and no pool of processes: what a step needs is prepared when it asks."""
     monkeypatch.setattr(Clips, "ready", lambda self, samples, progress=None: None)
+    monkeypatch.setattr("seamline.evaluate.rows.DRAWS", 20)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -72,7 +80,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.parametrize("name", MINIATURES)
 def test_a_miniature_is_made_checked_evaluated_and_trained_on(
-    name: str, sets: dict[str, Path], weights: dict[str, Path], tmp_path: Path
+    name: str, sets: dict[str, Path], sessions: dict[str, Session], tmp_path: Path
 ) -> None:
     root = sets[name]
     assert layout_of(root) == LAYOUT.get(name, name)
@@ -91,7 +99,7 @@ def test_a_miniature_is_made_checked_evaluated_and_trained_on(
 
     clips = samples[0].is_clip
     model = "erf-batfd-plus-tiny" if clips else "loupe-tiny"
-    row = evaluate(weights[model], root, limit=4, progress=False)
+    row = evaluate(sessions[model], root, limit=4, progress=False)
     assert row["n"]["authentic"] + row["n"]["forged"] == 4
     assert row["data"]["sha256"] == digest(root)
 
@@ -443,3 +451,50 @@ def test_a_csv_without_labels_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text("path,kind\n")
     with pytest.raises(DataError, match="no data set here"):
         open_data(tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------------- the page
+
+PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+
+
+def test_the_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    printed = ""
+    for kind, block in blocks:
+        if kind == "sh":
+            for line in block.splitlines():
+                result = typer.testing.CliRunner().invoke(app, shlex.split(line)[1:])
+                assert result.exit_code == 0, result.output
+                printed = result.stdout
+        elif kind == "text":
+            assert block == printed
+    for kind, block in blocks:
+        if kind == "python":
+            exec(compile(block, "data.md", "exec"), {})
+    assert json.loads(Path("findings.json").read_text())["errors"] == 0
+
+
+def test_the_manifest_of_the_page_is_read(tmp_path: Path, sets: dict[str, Path]) -> None:
+    (text,) = re.findall(r"^```csv\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    (tmp_path / "manifest.csv").write_text(text)
+    sound = tmp_path / "clips/2.wav"
+    sound.parent.mkdir()
+    sound.write_bytes(sorted(sets["psynd"].rglob("*.wav"))[0].read_bytes())
+    samples = open_data(tmp_path)
+    assert [s.truth.forged for s in samples] == [False, True, True, True]
+    assert [s.kind for s in samples] == ["authentic", "splice", "lipsync", "tts"]
+    assert [len(s.truth.segments) for s in samples] == [0, 0, 3, 1]
+    names = re.findall(r"^\| (`\w+`.*?) \|", PAGE.split("## A manifest")[1], re.MULTILINE)
+    fields = set(re.findall(r"`(\w+)`", " ".join(names)))
+    assert fields - KINDS.keys() == FIELDS
+
+
+def test_the_tables_of_the_page_are_complete() -> None:
+    rows = re.findall(r"^\| `([\w-]+)` \| .* \| (\S.*?) \|$", PAGE, re.MULTILINE)
+    layouts = {name: set(re.findall(r"`(\S+?)`", last)) for name, last in rows if name in LAYOUTS}
+    assert layouts.keys() == LAYOUTS.keys()
+    assert set().union(*layouts.values()) == MINIATURES.keys()
+    for kind, (error, words) in KINDS.items():
+        assert f"| `{kind}` | {'error' if error else 'warning'} | {words} |" in PAGE

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from seamline import zoo
-from seamline.data import Sample, read_folder
+from seamline.data import Sample, open_data
 from seamline.data.clips import STORE, prepare
 from seamline.detectors.base import ClipTruth
 from seamline.detectors.erf_batfd_plus import ErfBatfdPlus, ErfSizes
@@ -142,8 +142,8 @@ def main() -> None:
     options = parser.parse_args()
     teacher, _ = zoo.load_detector(zoo.default("clip") if options.model == "default" else options.model)
     assert isinstance(teacher, ErfBatfdPlus)
-    learn = encode(teacher, read_folder(options.learn), options.learn / STORE)
-    judges = encode(teacher, read_folder(options.judge), options.judge / STORE)
+    learn = encode(teacher, open_data(options.learn), options.learn / STORE)
+    judges = encode(teacher, open_data(options.judge), options.judge / STORE)
     print(f"{len(learn)} clips to learn from, {len(judges)} to be judged on", flush=True)
     clock = dataclasses.replace(teacher.clock, ticks=TICKS)
     rows: list[dict[str, Any]] = []

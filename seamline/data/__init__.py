@@ -7,6 +7,4 @@ from .lavdf import read_lavdf
 from .layouts import LAYOUTS, digest, layout_of, open_data
 from .sample import Sample
 
-read_folder = open_data
-
-__all__ = ["LAYOUTS", "Sample", "digest", "layout_of", "open_data", "read_folder", "read_lavdf", "split_by_group"]
+__all__ = ["LAYOUTS", "Sample", "digest", "layout_of", "open_data", "read_lavdf", "split_by_group"]

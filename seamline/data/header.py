@@ -57,7 +57,12 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     name = os.fspath(path)
     with _opened(name) as (file, container):
         size = os.fstat(file.fileno()).st_size
-        return _clip(file, container, size) if container else _picture(file, size)
+        if container is None:
+            return _picture(file, size)
+        if (promised := _promised(file, container)) > size:
+            raise ValueError(f"it promises {promised} bytes and holds {size}")
+        file.seek(0)
+        return _clip(file, container, size)
 
 
 @contextlib.contextmanager
@@ -125,6 +130,23 @@ def _clip(file: BinaryIO, container: str, size: int) -> Header:
             rate=sound.codec_context.sample_rate if sound else None,
             channels=sound.codec_context.channels if sound else None,
         )
+
+
+def _promised(file: BinaryIO, container: str) -> int:
+    """Bytes that the boxes of an MP4 or the header of a WAV or AVI say there are; 0 where nothing says it."""
+    end = 0
+    if container in ("wav", "avi"):
+        size = int.from_bytes(file.read(8)[4:], "little")
+        return size + 8 if 0 < size < 0xFFFFFF00 else 0  # what was streamed does not know its size
+    while container == "mov" and len(head := file.read(16)) >= 8:
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:  # it follows in 64 bits
+            size = int.from_bytes(head[8:16], "big")
+        if size < 8:  # the last box, up to the end of the file
+            break
+        end += size
+        file.seek(end)
+    return end
 
 
 def _container(file: BinaryIO, container: str) -> InputContainer:
