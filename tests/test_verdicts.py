@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image as PILImage
@@ -14,7 +13,6 @@ import seamline
 from seamline import verdicts, zoo
 from seamline.familiar import PHOTO, SOUND, Familiarity, fit, name_photo, photo, sound
 from seamline.media import Image, jpeg, open_image, open_media
-from seamline.report import Reason
 
 from .films import film
 from .strangers import PICTURES, RATE, SOUNDS
@@ -160,7 +158,8 @@ def test_features_of_sound_are_numbers_or_none(rng: np.random.Generator) -> None
 
 @pytest.mark.parametrize("kind", PICTURES)
 def test_strangers_get_no_verdict(kind: str, session: seamline.Session) -> None:
-    reports = [session(encoded(PICTURES[kind](np.random.default_rng(seed)), c)) for seed in (0, 1) for c in CODECS]
+    rgb = PICTURES[kind](np.random.default_rng(0))
+    reports = [session(encoded(rgb, codec)) for codec in CODECS]
     for report in reports:
         assert report.verdict in ("inconclusive", "not_applicable"), (kind, report.media.format, report.probability)
         assert report.reasons
@@ -169,17 +168,14 @@ def test_strangers_get_no_verdict(kind: str, session: seamline.Session) -> None:
             assert report.heatmap is None
     codes = [report.reasons[0].code for report in reports]
     wanted = {"black": "flat", "snow": "noise", "grain": "noise"}.get(kind, "graphics")
-    assert codes.count(wanted) >= len(codes) - 3, (kind, codes)
+    assert codes.count(wanted) >= len(codes) - 2, (kind, codes)
 
 
-def test_ordinary_photos_get_one(session: seamline.Session) -> None:
-    from seamline import demo
-
+def test_ordinary_photos_are_familiar(session: seamline.Session) -> None:
     data = pytest.importorskip("skimage.data")
-    for name in {name for name, _, _ in demo.SAMPLES}:
-        report = session(getattr(data, "chelsea" if name == "cat" else name)())
-        assert report.probability is not None, (name, report.reasons)
-        assert report.verdict in ("forged", "authentic") or report.reasons[0].code == "uncertain"
+    known = Familiarity.from_dict(session.card.familiarity)
+    for name in ("astronaut", "chelsea", "coffee", "rocket"):
+        assert verdicts.limits_of_photo(open_image(getattr(data, name)()), known, 0) == (), name
 
 
 @pytest.mark.parametrize("kind", SOUNDS)
@@ -233,9 +229,7 @@ def test_pictures_marked_all_over_are_not_called_edited(
 
 
 def test_reports_tell_their_operating_point(session: seamline.Session) -> None:
-    point = session(pytest.importorskip("skimage.data").astronaut()).operating_point
+    point = session(np.zeros((16, 16, 3), np.uint8)).operating_point
     assert point is not None
     assert point.threshold == session.card.threshold
     assert 0 <= point.low <= point.false_alarms <= point.high < 0.2
-    assert Reason("a", "b") == Reason("a", "b")
-    assert av.__version__

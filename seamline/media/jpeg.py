@@ -165,7 +165,7 @@ def comb(luma: npt.NDArray[np.uint8], table: Table) -> float | None:
         values = np.rint(np.einsum("bij,ij->b", blocks, basis) / step).astype(int)
         histogram = np.bincount(np.abs(values).clip(0, 200), minlength=201)[1:200].astype(float)
         middle, left, right = histogram[1:-1], histogram[:-2], histogram[2:]
-        often = (np.sqrt(left * right) >= _OFTEN) & (np.cumprod(np.minimum(left, right) > 0) > 0)
+        often = np.convolve(histogram, np.full(5, 0.2), "same")[1:-1] >= _OFTEN
         middle, left, right = middle[often], left[often], right[often]
         ratio = np.log2((middle + 0.5) / np.sqrt((left + 0.5) * (right + 0.5)))
         chance = (1 / (middle + 0.5) + 0.25 / (left + 0.5) + 0.25 / (right + 0.5)) / np.log(2) ** 2

@@ -20,7 +20,7 @@ from ..media.files import Limits
 from .credentials import credentials
 from .fact import GENERATORS, LONGEST, MOST_TEXT, SOURCE_TYPES, Fact, software
 
-COMB = 0.33  # of jpeg.comb, above which a photo seems to have been saved twice; docs/verdicts.md has its errors
+COMB = 0.31  # of jpeg.comb, above which a photo seems to have been saved twice; docs/verdicts.md has its errors
 MOST_CHUNKS = 20_000  # of a PNG file
 _PICTURE_MIME = {
     "JPEG": "image/jpeg",
