@@ -532,12 +532,16 @@ def submission_write(
     mask_threshold: Annotated[
         float | None, typer.Option(help="Cut masks from heat maps here, whatever the verdict.")
     ] = None,
+    unjudged: Annotated[
+        float | None, typer.Option(help="The probability to give files that could not be judged; by default refused.")
+    ] = None,
 ) -> None:
     """Write official submission files from reports, and check them."""
     with _clean_errors():
         from .data.submission import validate_submission, write_submission
 
-        write_submission(protocol, _read_reports(reports), out, root=root, mask_threshold=mask_threshold)
+        found = _read_reports(reports)
+        write_submission(protocol, found, out, root=root, mask_threshold=mask_threshold, unjudged=unjudged)
         if faults := [fault for fault in validate_submission(out, protocol) if fault.grade != "doubtful"]:
             raise SeamlineError(f"{out} was written, but: {faults[0]}")
         print(out)

@@ -146,6 +146,15 @@ def test_an_empty_finding_is_filled_where_evaluators_stop_at_it(tmp_path: Path) 
         assert score(protocol, truths, read_submission(path, protocol))["ap50"] == 0.0
 
 
+@pytest.mark.parametrize("protocol", FORMATS)
+def test_files_that_were_not_judged_may_be_given_a_score(protocol: str, tmp_path: Path) -> None:
+    truths, found = pairs(protocol)
+    found[1] = Report(found[1].media, "not_applicable")
+    path = write_submission(protocol, found, place(protocol, tmp_path), unjudged=0.5)
+    assert validate_submission(path, protocol, truths) == []
+    assert len(list(read_submission(path, protocol))) == 6
+
+
 def test_masks_may_be_cut_from_heat_maps_whatever_the_verdict(tmp_path: Path) -> None:
     truths, found = photos()
     heat = [np.where(t.mask, 0.4, 0.1) if t.forged else np.full(SIZE, 0.1) for t in truths]
@@ -180,7 +189,7 @@ def test_a_report_that_cannot_be_submitted_is_named(tmp_path: Path) -> None:
     for wrong, message in (
         (
             dataclasses.replace(found[0], probability=None, verdict="error", error="no picture"),
-            r"000000\.png: has no prob",
+            r"000000\.png: was not judged \(no picture\), but every",
         ),
         (dataclasses.replace(found[1], mask=None), r"000001\.png: has no mask; scan with --out"),
         (dataclasses.replace(found[1], media=Media("/other/000000.jpg")), r"a second file of the name 000000"),

@@ -144,6 +144,7 @@ def write_submission(
     *,
     root: str | Path | None = None,
     mask_threshold: float | None = None,
+    unjudged: float | None = None,
 ) -> Path:
     """Write the official files from reports. The same reports give the same bytes.
 
@@ -158,6 +159,7 @@ def write_submission(
             split, as in ``test/000001.mp4``).
         mask_threshold: give a photo the mask where its heat map reaches this, whatever the verdict. Where only forged
             photos are judged by their masks, that costs nothing.
+        unjudged: the probability to give a file that was not judged, which then has a black mask and no span.
 
     Raises:
         DataError: a report has no score or mask where one is needed, two have one name, or ``out`` is no place for it.
@@ -176,7 +178,7 @@ def write_submission(
                 raise DataError(f"{report.media.path}: a second file of the name {own}; name them from a root folder")
             names.add(own)
             if form.separator:
-                lines.append(f"{name}{form.separator}{_written_score(report, form)!r}")
+                lines.append(f"{name}{form.separator}{_written_score(report, form, unjudged)!r}")
             if form.spans:
                 entries.append(_span_json(name, _written_spans(report, protocol), form))
             if form.masks:
@@ -207,16 +209,19 @@ def _name(report: Report, root: str | Path | None, form: Format) -> str:
     return name
 
 
-def _written_score(report: Report, form: Format) -> float:
-    if report.probability is None:
+def _written_score(report: Report, form: Format, unjudged: float | None) -> float:
+    probability = unjudged if report.probability is None else report.probability
+    if probability is None:
         why = f" ({report.error})" if report.error else ""
-        raise DataError(f"{report.media.path}: has no probability{why}; every file of a submission needs a score")
+        raise DataError(
+            f"{report.media.path}: was not judged{why}, but every file of a submission needs a score; say which to give"
+        )
     raw = report.environment.get("score")
     if form.single != "tsv":
-        return float(report.probability)
+        return float(probability)
     if raw is not None:
         return float(raw)
-    p = min(max(report.probability, 1e-15), 1 - 1e-15)
+    p = min(max(probability, 1e-15), 1 - 1e-15)
     return math.log1p(-p) - math.log(p)  # of bona fide speech against forged, for equal priors
 
 
@@ -248,11 +253,12 @@ def _span_json(name: str, rows: list[Span], form: Format) -> str:
 def _png(report: Report, threshold: float | None) -> bytes:
     heatmap = None if threshold is None else heatmap_of(report)
     mask = mask_of(report) if threshold is None or heatmap is None else heatmap >= threshold
-    if mask is None and report.verdict == "authentic" and report.media.width and report.media.height:
+    empty = report.verdict == "authentic" or report.probability is None
+    if mask is None and empty and report.media.width and report.media.height:
         mask = np.zeros((report.media.height, report.media.width), bool)
     if mask is None:
         raise DataError(f"{report.media.path}: has no mask; scan with --out, which keeps masks beside the reports")
-    if threshold is not None and heatmap is None:
+    if threshold is not None and heatmap is None and report.probability is not None:
         raise DataError(f"{report.media.path}: has no heat map, where one is to be cut at {threshold:g}")
     _, file = cv2.imencode(".png", mask.astype(np.uint8) * np.uint8(255))
     return file.tobytes()
