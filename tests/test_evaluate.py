@@ -102,7 +102,7 @@ def test_card_table(data: Path) -> None:
     rows = [evaluate(scan, data, perturb=name, progress=False) for name in ("none", "jpeg75")]
     text = card_table(rows)
     assert "| as they are | 4 | 8 | 1.000" in text
-    assert "| jpeg 75 |" in text
+    assert "| JPEG 75 |" in text
     assert "| copy-move | 1.000 / 0.667 / 1.000 |" in text
     assert "| false alarms: authentic | 0.250 |" in text
     assert "ab" * 32 in text

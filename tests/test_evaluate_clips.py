@@ -137,8 +137,10 @@ def test_what_could_not_be_judged_is_missed(data: Path) -> None:
             return Report(report.media, "not_applicable", threshold=0.5)
         return report
 
-    row = evaluate(shy, data, progress=False)
+    row = evaluate(shy, data, protocol="ddl-track2", progress=False)
     assert row["n"] == {"authentic": 3, "forged": 9, "unjudged": 2}
+    assert row["protocol"]["figures"]["ar30"] == pytest.approx(7 / 9, abs=1e-5)
+    assert row["protocol"]["figures"]["auc"] < row["auc"]  # there they are wrong, here without a score
     assert row["detected"] == pytest.approx(7 / 9, abs=1e-5)
     assert row["ar10"] == pytest.approx(7 / 9, abs=1e-5)
     assert row["false_alarms"] == 0.5  # of the two that were judged
@@ -212,6 +214,7 @@ def test_calibrate(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(zoo, "facts", lambda weights: {"licence": "test"})
     monkeypatch.setattr(zoo, "save", lambda detector, out, **facts: saved.update(facts))
     monkeypatch.setattr(calibration, "Session", Toy)
+    monkeypatch.setattr(calibration, "_fit_familiarity", lambda *_: {})  # there are no files to open
     facts = calibrate("toy", data, tmp_path / "out.safetensors", false_alarms=0.0, progress=False)
     assert saved == {"licence": "test"} | facts
     assert facts["calibrated_on"]["authentic"] == 3

@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pytest
 
 from seamline.errors import DataError
-from seamline.media import Clip, open_media
+from seamline.media import Clip, Image, open_media
 from seamline.report import Media, Report, Segment
-from seamline.synthesis.perturb import CLIP_GRID, PHOTO_GRID, change_clip, change_photo, truth_after
+from seamline.synthesis.perturb import CLIP_GRID, PHOTO_GRID, change_clip, change_photo, photo_file, truth_after
 from tests.films import film, number, onset, picture, tone
 
 SECONDS = 2.0
@@ -69,6 +69,19 @@ def test_strengths_of_photos(photo: npt.NDArray[np.uint8]) -> None:
     chained = change_photo("jpeg75")(change_photo("resize0.5")(photo, None)[0], None)[0]
     np.testing.assert_array_equal(changed("resize0.5+jpeg75"), chained)
     assert change_photo("crop500")(photo, None)[0].shape == (2, 2, 3)
+
+
+def test_photos_end_as_the_files_that_they_would_be(photo: npt.NDArray[np.uint8]) -> None:
+    for name in ("jpeg60", "resize0.5+jpeg75", "jpeg75+resize0.5", "crop5", "none"):
+        file, mask = photo_file(name)(photo, None)
+        medium = open_media(file)
+        assert isinstance(medium, Image)
+        assert mask is None
+        assert medium.format == ("JPEG" if name[-2:] in ("60", "75") else "PNG")
+        expected = change_photo(name)(photo, None)[0]
+        assert np.abs(medium.pixels.astype(int) - expected).max() <= 1, name  # two decoders of JPEG
+    with pytest.raises(DataError, match="fog"):
+        photo_file("fog+jpeg75")
 
 
 @pytest.mark.parametrize(

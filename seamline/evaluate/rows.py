@@ -14,7 +14,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ from ..synthesis.perturb import (
     CLIP_GRID,
     PHOTO_GRID,
     ClipChange,
-    PhotoChange,
     change_clip,
-    change_photo,
+    photo_file,
     truth_after,
 )
 from .journal import Journal, file_digest, key_of
@@ -145,7 +144,7 @@ def evaluate(
         raise DataError(f"{data}: holds clips; a mask threshold is for photos")
     rules = None if protocol is None else _suited(protocol, clips, data)
     names = ("none", *(CLIP_GRID if clips else PHOTO_GRID)) if perturb == GRID else (perturb,)
-    changes: dict[str, Any] = {name: (change_clip if clips else change_photo)(name) for name in names}
+    changes: dict[str, Any] = {name: (change_clip if clips else photo_file)(name) for name in names}
     changes |= {"none": None} if "none" in changes else {}
     scan = _session(model, device, clips)
     card = getattr(scan, "card", None)
@@ -153,7 +152,7 @@ def evaluate(
     code = commit()
     speaker = dataclasses.asdict(card) if card is not None else getattr(scan, "__qualname__", type(scan).__qualname__)
     settings = [SCHEMA, speaker, code, threshold, None if clips else cut, protocol]
-    hashes = [file_digest(sample.truth.media.path) or sample.truth.media.sha256 for sample in samples]
+    digest_of = cache(file_digest)  # of each file once, when its turn comes
 
     path = None if out is None else Path(out)
     found: dict[str, list[Outcome]] = {}
@@ -163,10 +162,10 @@ def evaluate(
                 partial(_clip, scan, change, rules) if clips else partial(_photo, scan, change, rules, threshold, cut)
             )
             found[name] = []
-            for sample, file in bar(list(zip(samples, hashes, strict=True)), f"evaluate {name}", progress):
+            for sample in bar(samples, f"evaluate {name}", progress):
                 sample = dataclasses.replace(sample, truth=truth_after(name, sample.truth))
-                about = sample.truth.to_dict(), file, file_digest(sample.truth.artifacts.mask)
-                key = key_of(*settings, name, *about)
+                files = digest_of(sample.truth.media.path), digest_of(sample.truth.artifacts.mask)
+                key = key_of(*settings, name, sample.truth.to_dict(), *files)
                 if key not in journal.known:
                     outcome = judge(sample)
                     journal.add(key, None if outcome is None else outcome.to_dict())
@@ -242,7 +241,7 @@ def _suited(name: str, clips: bool, data: str | Path) -> Protocol:
 
 def _photo(
     scan: Scan,
-    change: PhotoChange | None,
+    change: Callable[[Any, Any], tuple[bytes, Any]] | None,
     rules: Protocol | None,
     threshold: float | None,
     mask_threshold: float,
@@ -252,9 +251,11 @@ def _photo(
     medium: Any = open_media(sample.media) if isinstance(sample.media, Path) else sample.media
     rgb, soft = dataclasses.replace(sample, media=medium).load()
     if change is not None:
-        rgb, soft = change(rgb, soft)
+        data, soft = change(rgb, soft)
+        medium = open_media(data)
+        rgb = medium.pixels
     began = time.perf_counter()
-    report = scan(medium if change is None and isinstance(scan, Session) else rgb)  # a file as it is has more to tell
+    report = scan(medium if isinstance(scan, Session) else rgb)  # a file has more to tell than its pixels
     seconds = time.perf_counter() - began
     hot = np.zeros(rgb.shape[:2], bool) if report.heatmap is None else report.heatmap >= mask_threshold
     if hot.shape != rgb.shape[:2]:
@@ -393,13 +394,13 @@ def _thinned(x: Floats, y: Floats) -> list[list[float]]:
 
 
 def _official(rules: Protocol, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The figures of a protocol, and their intervals."""
+    """The figures of a protocol, and their intervals; a file that could not be judged is a wrong answer."""
     items = [o.item for o in outcomes if o.item is not None]
     return {
         "name": rules.name,
         "headline": rules.headline,
-        "figures": rounded(figures(rules, items)),
-        "ci95": bounded(intervals(rules, items, draws=DRAWS)),
+        "figures": rounded(figures(rules, items, missing="wrong")),
+        "ci95": bounded(intervals(rules, items, missing="wrong", draws=DRAWS)),
     }
 
 

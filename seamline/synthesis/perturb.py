@@ -79,6 +79,21 @@ def change_photo(name: str) -> PhotoChange:
     return change
 
 
+def photo_file(name: str) -> Callable[[Pixels, Mask | None], tuple[bytes, Mask | None]]:
+    """As :func:`change_photo`, but to the file that the photo ends as: JPEG after ``jpegQ``, else PNG.
+
+    Raises:
+        DataError: no perturbation of photos has this name.
+    """
+    whole = change_photo(name)
+    *before, last = name.split("+")
+    word, quality = _parsed(last)
+    if word != "jpeg" or quality is None:
+        return lambda rgb, mask: _saved(".png", [cv2.IMWRITE_PNG_COMPRESSION, 1], *whole(rgb, mask))
+    first, options = change_photo("+".join(before) or "none"), [cv2.IMWRITE_JPEG_QUALITY, int(quality)]
+    return lambda rgb, mask: _saved(".jpg", options, *first(rgb, mask))
+
+
 def change_clip(name: str) -> ClipChange:
     """What a perturbation does to a clip; ``None`` for a clip that lacks what it works on, or of which nothing is left.
 
@@ -142,9 +157,13 @@ def _photo_step(name: str, word: str, number: float | None) -> PhotoChange:
     )
 
 
+def _saved(ending: str, options: list[int], rgb: Pixels, mask: Mask | None) -> tuple[bytes, Mask | None]:
+    return cv2.imencode(ending, rgb[..., ::-1], options)[1].tobytes(), mask
+
+
 def _jpeg(rgb: Pixels, quality: int) -> Pixels:
-    _, file = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded: Pixels = np.asarray(cv2.imdecode(file, cv2.IMREAD_COLOR), np.uint8)
+    file, _ = _saved(".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality], rgb, None)
+    decoded: Pixels = np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR), np.uint8)
     return np.ascontiguousarray(decoded[..., ::-1])
 
 
