@@ -8,8 +8,10 @@ written plainly (names with escapes, line breaks between numbers) is left to :fu
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,7 @@ Bytes = npt.NDArray[np.uint8]
 
 BYTES_AT_ONCE = 2**20  # of text; bounds the memory, and
 AT_ONCE = 2**14  # numbers; keep what is worked on in the cache
+THREADS = 4
 DIGITS = 18  # that fit 64 bits
 DECIMALS = 22  # 10^22 is the largest power of ten that is a float
 PAD = b" " * 24  # before the text: digits are read backwards, eight at a time
@@ -126,14 +129,17 @@ def _plain(text: bytes) -> Rows:
         raise _NotPlain from cause
     if len({*names}) < len(names) or not all(name.isprintable() for name in names):
         raise _NotPlain
-    parts, i = [], 0
-    while i < len(names):
-        j = max(i + 1, int(np.searchsorted(begins, begins[i] + BYTES_AT_ONCE)))  # a few clips at once
-        until = int(begins[j]) if j < len(names) else len(text)
-        at = begins[i] - len(PAD)
-        piece = bytearray(PAD + text[begins[i] : until])
-        parts.append(_clips(piece, begins[i:j] - at, ends[i:j] - at, last=j == len(names)))
-        i = j
+    cuts = [0]  # a few clips at once
+    while cuts[-1] < len(names):
+        cuts.append(max(cuts[-1] + 1, int(np.searchsorted(begins, begins[cuts[-1]] + BYTES_AT_ONCE))))
+
+    def some(i: int, j: int) -> tuple[Ints, Floats]:
+        last, at = j == len(names), begins[i] - len(PAD)
+        piece = bytearray(PAD + text[begins[i] : None if last else begins[j]])
+        return _clips(piece, begins[i:j] - at, ends[i:j] - at, last=last)
+
+    with ThreadPoolExecutor(min(len(cuts) - 1, os.cpu_count() or 1, THREADS)) as pool:  # numpy lets threads run
+        parts = [*pool.map(some, cuts[:-1], cuts[1:])]
     return Rows(tuple(names), np.concatenate([c for c, _ in parts]), np.concatenate([v for _, v in parts]))
 
 

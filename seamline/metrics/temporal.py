@@ -147,8 +147,11 @@ def union(spans: npt.ArrayLike) -> Floats:
     return np.stack([rows[begins, 0], reach[ends]], 1)
 
 
-def _stack(items: Sequence[npt.ArrayLike], width: int, what: str) -> tuple[Floats, Ints]:
+def _stack(items: Sequence[Any], width: int, what: str) -> tuple[Floats, Ints]:
     """Rows of all clips, (P, width) float64, and how many each clip has, (n,)."""
+    if all(type(item) is list and all(type(row) is list and len(row) == width for row in item) for item in items):
+        rows = np.array([row for item in items for row in item], np.float64)  # one array, not one for each clip
+        return rows.reshape(-1, width), np.array([len(item) for item in items], np.int64)
     arrays = [np.asarray(item, np.float64) for item in items]
     for i, array in enumerate(arrays):
         if array.shape[-1:] != (width,) or array.ndim != 2:
@@ -213,9 +216,9 @@ class Matching:
             for hit in hits
         ]
         # At a point count all proposals that reach its score: of each clip, those that reach it and no point before.
-        reached = np.searchsorted(scores, -spans.score)
-        inside = reached < len(scores)
-        self._reached, self._clip, self._scores = reached[inside], spans.clip[inside], len(scores)
+        inside = np.flatnonzero(-spans.score <= scores[-1]) if len(scores) else np.zeros(0, np.int64)
+        self._reached, self._clip = np.searchsorted(scores, -spans.score[inside]), spans.clip[inside]
+        self._scores = len(scores)
 
         self._recalled = np.zeros((len(self.labels), len(self.numbers)))  # (n, N) truths, mean over the thresholds
         rank = np.arange(len(spans.clip)) - (np.cumsum(spans.counts) - spans.counts)[spans.clip]
