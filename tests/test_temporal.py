@@ -247,12 +247,13 @@ def test_where_the_originals_crash() -> None:
     assert activitynet_ap([hit, []], [truth, truth], [0.5]) == {0.5: 0.5}
 
 
-def test_variants_without_any_truth_are_nan() -> None:
+def test_variants_without_any_truth_are_nan_but_for_one() -> None:
     found: list[list[list[float]]] = [[[0.9, 1.0, 2.0]]]
     for ap in (lavdf_ap, avdeepfake1m_ap, activitynet_ap):
         assert all(math.isnan(value) for value in ap(found, [[]]).values())
-    for ar in (lavdf_ar, avdeepfake1m_ar, activitynet_ar):
+    for ar in (lavdf_ar, activitynet_ar):
         assert all(math.isnan(value) for value in ar(found, [[]], [1]).values())
+    assert avdeepfake1m_ar(found, [[]], [1]) == {1: 0.0}
 
 
 def test_the_default_agrees_with_activitynet_where_nothing_ties(rng: np.random.Generator) -> None:
