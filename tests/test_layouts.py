@@ -322,10 +322,21 @@ def test_ddl_av_takes_the_fields_it_finds(tmp_path: Path, facts: Any, expected: 
         assert [(s.start, s.end) for s in sample.truth.segments if s.modality == modality] == spans
 
 
+def test_numbers_that_begin_anew_in_every_split_are_no_groups(tmp_path: Path) -> None:
+    miniature("plain", tmp_path / "train")
+    miniature("plain", tmp_path / "valid", seed=1)
+    assert [s.group for s in open_data(tmp_path)][:2] == ["train/000001", "train/000002"]
+    assert check(tmp_path).findings == ()
+
+
 def test_av_deepfake1m(tmp_path: Path, sets: dict[str, Path]) -> None:
     for name in ("av-deepfake1m", "av-deepfake1m++"):
         assert kinds(sets[name]) == {"authentic": 2, "video": 2, "audio": 2, "audio_visual": 2}
     sample = open_data(sets["av-deepfake1m"])[1]
+    unlabelled = sets["av-deepfake1m"] / "test" / "000001.mp4"
+    unlabelled.parent.mkdir()
+    unlabelled.touch()
+    assert check(sets["av-deepfake1m"]).findings == ()
     assert (sample.group, sample.truth.media.fps, sample.truth.media.duration) == ("id00013", 25.0, 1.28)
     row = {"file": "id1/a.mp4", "modify_type": "both-modified", "fake_segments": [[0, 1]], "video_frames": 50}
     row |= {"visual_fake_segments": [[0, 1]], "audio_fake_segments": [[0, 1]], "audio_frames": 32000, "original": None}

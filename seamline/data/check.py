@@ -265,8 +265,11 @@ def _mask(sample: Sample) -> npt.NDArray[np.float32]:
         return sample.truth.mask.astype(np.float32)
     if name is None:
         raise DataError("it is forged, but its truth has no mask")
-    data = np.fromfile(name, np.uint8) if Path(name).is_file() else np.zeros(0, np.uint8)
-    grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+    try:
+        data = np.fromfile(name, np.uint8) if Path(name).is_file() else np.zeros(0, np.uint8)
+        grey = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if len(data) else None
+    except (OSError, cv2.error):
+        grey = None
     if grey is None:
         raise DataError("this mask is missing or not a picture")
     mask = grey.astype(np.float32) / np.float32(255)

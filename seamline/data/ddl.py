@@ -37,7 +37,8 @@ def read_ddl_clips(root: Path, faults: list[Fault]) -> list[Sample]:
     samples = []
     for part in _parts(root):
         split = "" if part == root else part.name
-        samples += [clip(_media(path), split=split) for path in files(part / "real", FILMS, deep=True)]
+        reals = files(part / "real", FILMS, deep=True)
+        samples += [clip(_media(path), split=split, group=f"{split}/{path.stem}") for path in reals]
         for name, kind in FAKES.items():
             clips = files(part / "fake" / name, FILMS, deep=True)
             samples += read_rows(
@@ -80,7 +81,7 @@ def _fake(path: Path, kind: str, split: str) -> Sample:
             raise DataError(f"{beside}: lies in {path.parent.name}, but lists {len(spans[modality] or [])} forged spans"
                             f" of {modality}")  # fmt: skip
     original = facts.get("original")
-    group = Path(str(original)).stem if original else path.stem
+    group = f"{split}/{Path(str(original)).stem}" if original else f"{split}/fake/{path.stem}"
     return clip(_media(path), spans["video"] or [], spans["audio"] or [], source=original, group=group, split=split)
 
 

@@ -16,9 +16,10 @@ PARTS = ("train", "valid", "val", "test")  # the folders of DDL-I
 def read_plain(root: Path, faults: list[Fault], split: str = "") -> list[Sample]:
     """``real/ fake/ masks/``; each picture is its own group, and a fake's mask is the one of its stem."""
     masks = by_stem(files(root / "masks"), faults)
-    real = [photo(path, forged=False, split=split) for path in files(root / "real")]
+    within = f"{split}/" if split else ""  # numbers begin anew in every split
+    real = [photo(path, forged=False, split=split, group=within + path.stem) for path in files(root / "real")]
     fakes = pair(files(root / "fake"), masks, root / "masks", faults)
-    return real + [photo(path, mask, forged=True, split=split) for path, mask in fakes]
+    return real + [photo(p, mask, forged=True, split=split, group=within + p.stem) for p, mask in fakes]
 
 
 def is_plain(root: Path) -> bool:

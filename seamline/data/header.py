@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -80,12 +79,10 @@ def _opened(name: str) -> Iterator[tuple[BinaryIO, str | None]]:
             yield file, container
     except PIL.UnidentifiedImageError:
         raise MediaError(f"{name}: is no picture, video or sound of a known format") from None
-    except _BROKEN as cause:
+    except MediaError:
+        raise
+    except Exception as cause:  # decoders raise nearly anything on hostile bytes, and none of it may end a batch
         raise MediaError(f"{name}: damaged or cut off ({cause}); get the original again") from cause
-
-
-# SyntaxError and struct.error: how Pillow says that a PNG and a TIFF are broken.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, PIL.Image.DecompressionBombError, av.FFmpegError)
 
 
 def _picture(file: BinaryIO, size: int) -> Header:

@@ -51,7 +51,7 @@ LAYOUTS: dict[str, Layout] = {
         "train_metadata.json, train_metadata/ or JSON files beside the clips of train/",
         avdeepfake1m.is_avdeepfake1m,
         avdeepfake1m.read_avdeepfake1m,
-        ("test/**",),
+        ("test/**/*",),
     ),
     "ddl-i": Layout("train/ or valid/ with real/, fake/, masks/", folder.is_ddl_images, folder.read_ddl_images),
     "faceforensics": Layout(
@@ -70,7 +70,7 @@ LAYOUTS: dict[str, Layout] = {
         ("mask/*copy.tif", "mask/*paste.tif", "label/*"),
     ),
     "nist16": Layout(
-        "reference/*/*-ref.csv", forensics.is_nist16, forensics.read_nist16, ("world/*", "probe/*", "reference/**")
+        "reference/*/*-ref.csv", forensics.is_nist16, forensics.read_nist16, ("world/*", "probe/*", "reference/**/*")
     ),
     "imd2020": Layout("folders with *_orig pictures", forensics.is_imd2020, forensics.read_imd2020),
     "dso-1": Layout("DSO-1-Fake-Images-Masks/", forensics.is_dso1, forensics.read_dso1, ("DSI-1*/*",)),
