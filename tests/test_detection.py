@@ -155,10 +155,37 @@ def test_auc_is_exact_for_more_pixels_than_floats_can_count() -> None:
     assert roc_auc([0.5, 0.5], [0, 1], many) == 0.5
 
 
-def test_equal_error_rate_by_hand() -> None:
-    assert equal_error_rate([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1]) == 0
-    assert equal_error_rate([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1]) == 1
-    assert equal_error_rate([0.1, 0.7, 0.3, 0.9], [0, 0, 1, 1]) == 0.5
+@pytest.mark.parametrize(
+    ("scores", "labels", "eer"),
+    [
+        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], 0.0),
+        ([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1], 1.0),
+        ([0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1], 0.5),  # a tie is a straight line
+        ([0.1, 0.6, 0.4, 0.9], [0, 0, 1, 1], 0.5),
+        ([0.1, 0.2, 0.5, 0.5, 0.9, 0.8], [0, 0, 0, 1, 1, 1], 1 / 6),  # from (0, 1/3) to (1/3, 0)
+        ([0.1, 0.2, 0.3, 0.6, 0.5], [0, 0, 0, 0, 1], 0.25),
+    ],
+)
+def test_equal_error_rate(scores: list[float], labels: list[int], eer: float) -> None:
+    assert equal_error_rate(scores, labels) == pytest.approx(eer, abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 16])
+def test_the_equal_error_rate_is_on_the_curve_of_scikit_learn(rng: np.random.Generator, decimals: int) -> None:
+    for n in (2, 3, 50, 501):
+        labels = np.append(rng.integers(0, 2, n - 2), [0, 1])
+        scores = (rng.normal(size=n) + labels).round(decimals)
+        alarm, hit, _ = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
+        grid = np.linspace(0, 1, 200_001)
+        miss = 1 - np.interp(grid, alarm, hit)
+        near = np.abs(grid - miss)
+        eer = equal_error_rate(scores, labels)
+        # the ROC curve rises in steps where nothing ties, so alarms found by walking along it hit the corner or nothing
+        assert near.min() > 1e-3 or eer == pytest.approx(grid[near.argmin()], abs=2e-5)
+        assert 0 <= eer <= 1
+
+
+def test_equal_error_rate_by_each_rule() -> None:
     scores, labels = [0.9, 0.8, 0.7, 0.6, 0.5], [1, 0, 1, 0, 1]  # FPR 0 0 .5 .5 1 1, FNR 1 2/3 2/3 1/3 1/3 0
     assert equal_error_rate(scores, labels) == pytest.approx(0.5)  # on the upright between FNR 2/3 and 1/3
     assert equal_error_rate(scores, labels, "deepfakebench") == 0.5

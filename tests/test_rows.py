@@ -123,6 +123,7 @@ def test_every_way_of_writing(text: str) -> None:
         ('{"a": [[true,2,3]]}', "'a' is not a list of"),
         ('{"a": {"b": [[1,2,3]]}}', "'a' is not a list of"),
         ('{"a": [[1,2,3]], "b"', "not JSON"),
+        ('{"a": [[1,2,' + 400 * "9" + "]]}", "308 digits"),
     ],
 )
 def test_what_is_not_of_the_form_is_refused(text: str, match: str) -> None:

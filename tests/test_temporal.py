@@ -8,13 +8,11 @@ import tracemalloc
 import numpy as np
 import numpy.typing as npt
 import pytest
-import sklearn.metrics
 
 from seamline.errors import DataError
 from seamline.metrics import temporal
 from seamline.metrics.bootstrap import bootstrap, resamples
-from seamline.metrics.detection import average_precision as score_average_precision
-from seamline.metrics.detection import equal_error_rate, roc_auc
+from seamline.metrics.detection import roc_auc
 from seamline.metrics.temporal import (
     Matching,
     activitynet_ap,
@@ -281,6 +279,11 @@ def test_memory_is_bounded(rng: np.random.Generator, monkeypatch: pytest.MonkeyP
     assert whole[0.5] > 0.4
 
 
+@pytest.mark.parametrize("labels", [[1, 1], [0, 0]])
+def test_auc_of_one_class_is_nan(labels: list[int]) -> None:
+    assert math.isnan(avdeepfake1m_auc([0.1, 0.2], labels))
+
+
 def test_frames() -> None:
     labels = frame_labels([[0.2, 0.4], [0.38, 0.5], [0.9, 7.0]], 25)
     np.testing.assert_array_equal(np.flatnonzero(labels), [5, 6, 7, 8, 9, 10, 11, 22, 23, 24])  # 12: its middle is 0.5
@@ -304,49 +307,6 @@ def test_frames() -> None:
         frame_f1(found[:1], truth)
 
 
-@pytest.mark.parametrize("decimals", [0, 1, 16])
-def test_scores_equal_scikit_learn(rng: np.random.Generator, decimals: int) -> None:
-    for n in (2, 3, 50, 501):
-        labels = np.append(rng.integers(0, 2, n - 2), [0, 1])
-        scores = (rng.normal(size=n) + labels).round(decimals)
-        ap = sklearn.metrics.average_precision_score(labels, scores)
-        assert score_average_precision(scores, labels) == pytest.approx(ap, abs=TOLERANCE)
-        alarm, hit, _ = sklearn.metrics.roc_curve(labels, scores, drop_intermediate=False)
-        grid = np.linspace(0, 1, 200_001)
-        miss = 1 - np.interp(grid, alarm, hit)
-        near = np.abs(grid - miss)
-        eer = equal_error_rate(scores, labels)
-        # the ROC curve rises in steps where nothing ties, so alarms found by walking along it hit the corner or nothing
-        assert near.min() > 1e-3 or eer == pytest.approx(grid[near.argmin()], abs=2e-5)
-        assert 0 <= eer <= 1
-
-
-@pytest.mark.parametrize(
-    ("scores", "labels", "eer"),
-    [
-        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], 0.0),
-        ([0.9, 0.8, 0.2, 0.1], [0, 0, 1, 1], 1.0),
-        ([0.5, 0.5, 0.5, 0.5], [0, 0, 1, 1], 0.5),  # a tie is a straight line
-        ([0.1, 0.6, 0.4, 0.9], [0, 0, 1, 1], 0.5),
-        ([0.1, 0.2, 0.5, 0.5, 0.9, 0.8], [0, 0, 0, 1, 1, 1], 1 / 6),  # from (0, 1/3) to (1/3, 0)
-        ([0.1, 0.2, 0.3, 0.6, 0.5], [0, 0, 0, 0, 1], 0.25),
-    ],
-)
-def test_equal_error_rate(scores: list[float], labels: list[int], eer: float) -> None:
-    assert equal_error_rate(scores, labels) == pytest.approx(eer, abs=TOLERANCE)
-
-
-def test_scores_of_one_class_are_not_defined() -> None:
-    for labels in ([1, 1], [0, 0]):
-        assert math.isnan(equal_error_rate([0.1, 0.2], labels))
-        assert math.isnan(avdeepfake1m_auc([0.1, 0.2], labels))
-    assert math.isnan(score_average_precision([0.1, 0.2], [0, 0]))
-    assert math.isnan(score_average_precision([], []))
-    assert score_average_precision([0.1, 0.2], [1, 1]) == 1.0
-    with pytest.raises(DataError, match="nan"):
-        equal_error_rate([math.nan, 0.2], [0, 1])
-
-
 def test_resampling_equals_repeating_clips(rng: np.random.Generator) -> None:
     found, truths = clips(rng, 12)
     matching = Matching(found, truths, ious=(0.4, 0.7), numbers=(5, 1))
@@ -359,17 +319,6 @@ def test_resampling_equals_repeating_clips(rng: np.random.Generator) -> None:
         assert matching.ap(times) == pytest.approx(average_precision(*again, (0.4, 0.7)), abs=TOLERANCE)
         assert matching.ar(times) == pytest.approx(average_recall(*again, (5, 1)), abs=TOLERANCE)
         assert matching.boundary(times) == pytest.approx(boundary_error(*again), abs=1e-9, nan_ok=True)
-
-
-def test_groups_are_drawn_whole() -> None:
-    groups = ["b", "a", "b", "c", "a"]
-    for times in resamples(groups, draws=50, seed=3):
-        assert times[0] == times[2]
-        assert times[1] == times[4]
-        assert times[[0, 1, 3]].sum() == 3
-    first, again, other = (np.array([*resamples(groups, 5, seed)]) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
 
 
 def test_bootstrap_covers_a_known_share(rng: np.random.Generator) -> None:

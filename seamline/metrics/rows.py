@@ -108,9 +108,12 @@ def parse_rows(text: bytes, where: str = "proposals") -> Rows:
     for name, rows in data.items():
         if not isinstance(rows, list) or not all(_is_row(row) for row in rows):
             raise DataError(f"{where}: {name!r} is not a list of [score, start, end]")
-    flat = [row for rows in data.values() for row in rows]
     counts = np.array([len(rows) for rows in data.values()], np.int64)
-    return Rows(tuple(data), counts, np.array(flat, np.float64).reshape(-1, 3))
+    try:
+        flat = np.array([row for rows in data.values() for row in rows], np.float64)
+    except OverflowError as cause:
+        raise DataError(f"{where}: holds a whole number of more than 308 digits") from cause
+    return Rows(tuple(data), counts, flat.reshape(-1, 3))
 
 
 def _is_row(row: Any) -> bool:
