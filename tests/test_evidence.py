@@ -647,6 +647,14 @@ def test_the_page_says_what_the_threshold_costs_in_numbers_of_files(tmp_path: Pa
     ]
 
 
+def test_of_shipped_weights_the_page_says_how_often_they_are_wrong(tmp_path: Path) -> None:
+    card = next(card for card in zoo.models() if card.modality == "image")
+    told = dataclasses.replace(CARD, scores=card.scores)
+    evidence.write(Session(Red(), card=told, isolate=False), reds(tmp_path / "a.png"), tmp_path / "out")
+    share = _of_hundred(card.scores["untouched_false_alarms"])
+    assert f"{share} authentic photos were flagged by mistake" in (tmp_path / "out" / "report.html").read_text()
+
+
 @pytest.mark.parametrize("bright", [10, 100, 160, 250])
 def test_every_verdict_has_a_page(bright: int, tmp_path: Path) -> None:
     pixels = np.full((80, 90, 3), 40, np.uint8)

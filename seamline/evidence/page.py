@@ -160,7 +160,6 @@ def _words(record: Mapping[str, Any]) -> dict[str, Any]:
     verdict, point = report["verdict"], report.get("operating_point")
     noun, a_medium = _NOUNS[report["media"]["kind"]]
     sign, title = _TITLES[verdict]
-    things = f"{noun}s"
     lead = {
         "forged": f"Parts of this {noun} look edited or generated.",
         "authentic": f"Seamline found no sign of editing in this {noun}. That is no proof that it is authentic.",
@@ -184,7 +183,7 @@ def _words(record: Mapping[str, Any]) -> dict[str, Any]:
     elif verdict == "authentic":
         means.append("It is one piece of evidence. Careful, small or much compressed edits leave little to find.")
     if report["probability"] is not None:
-        means.append(_how_often(point, noun, things, report["threshold"]))
+        means.append(_how_often(point, record["weights"]["scores"], noun, report["threshold"]))
     return {
         "a_medium": a_medium,
         "sign": sign,
@@ -196,12 +195,20 @@ def _words(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _how_often(point: Mapping[str, Any] | None, noun: str, things: str, threshold: float) -> str:
-    """What the threshold costs, in numbers of files."""
+def _how_often(point: Mapping[str, Any] | None, scores: Mapping[str, float], noun: str, threshold: float) -> str:
+    """What the threshold costs, in numbers of files: as calibration measured it, or else as the catalogue has it."""
+    things = f"{noun}s"
     if point is None:
+        alarms = scores.get("untouched_false_alarms", scores.get("val_false_alarms"))
+        if alarms is None:
+            return (
+                f"How often these weights are wrong at their threshold of {percent(threshold)} was not recorded with"
+                " them, so the number says little."
+            )
         return (
-            f"How often these weights are wrong at their threshold of {percent(threshold)} was not recorded with them,"
-            " so the number says little."
+            f"How often this is wrong: at this threshold ({percent(threshold)}), {_of_hundred(alarms)} authentic"
+            f" {things} were flagged by mistake when the model was measured on {things} that it had not been trained"
+            f" on; a {noun} of another kind may fare worse. The card of the model says how many forged ones it finds."
         )
     low, high = (round(100 * point[key]) for key in ("low", "high"))
     return (
