@@ -165,8 +165,8 @@ class Clips(Feed):
         if faces is not None and rng.random() < 0.5:
             faces = _exposed(faces, rng.uniform(0.7, 1.3), rng.uniform(0.8, 1.25))
         if sound is not None:
-            if rng.random() < 0.5:
-                sound = _tilted(sound, rng.uniform(-0.4, 0.6))
+            if rng.random() < 0.7:
+                sound = _coloured(sound, rng.uniform(-9, 9, 8))
             sound = np.clip(sound * np.float32(10 ** rng.uniform(-0.5, 0.3)), -1, 1)
         draw = rng.random()
         if faces is not None and sound is not None:
@@ -221,11 +221,12 @@ def _exposed(faces: np.ndarray[Any, np.dtype[np.uint8]], contrast: float, gamma:
     return np.rint(255 * curve).astype(np.uint8)[faces]
 
 
-def _tilted(sound: np.ndarray[Any, np.dtype[np.float32]], weight: float) -> Any:
-    """Sound (samples,) through a filter of two taps: duller where ``weight`` > 0, brighter below."""
-    out = sound.copy()
-    out[1:] += np.float32(weight) * sound[:-1]
-    return out / np.float32(1 + abs(weight))
+def _coloured(sound: np.ndarray[Any, np.dtype[np.float32]], decibels: Any) -> Any:
+    """Sound (samples,) as through another microphone: gains at evenly spaced frequencies, smooth between them."""
+    spectrum = np.fft.rfft(sound)
+    at = np.linspace(0, 1, len(decibels))
+    gain = 10 ** (np.interp(np.linspace(0, 1, len(spectrum)), at, decibels) / 20)
+    return np.fft.irfft(spectrum * gain, len(sound)).astype(np.float32)
 
 
 def visible(truth: ClipTruth, faces: bool, sound: bool) -> ClipTruth:
