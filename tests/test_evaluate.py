@@ -151,7 +151,7 @@ def test_calibrate_needs_both_classes(data: Path, tmp_path: Path) -> None:
         calibrate(tmp_path / "raw.safetensors", tmp_path, tmp_path / "fitted.safetensors", progress=False)
 
 
-def test_model_card_tells_what_was_recorded(data: Path, tmp_path: Path) -> None:
+def test_model_card_tells_what_was_recorded(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw, fitted = tmp_path / "raw.safetensors", tmp_path / "fitted.safetensors"
     zoo.save(build("loupe-tiny"), raw)
     facts = calibrate(raw, data, fitted, progress=False)
@@ -172,6 +172,15 @@ def test_model_card_tells_what_was_recorded(data: Path, tmp_path: Path) -> None:
     ):
         assert fact in text
     assert "### As they are" in text
+    _, card = zoo.load_detector(fitted)
+    assert card.operating_points
+    for point in card.operating_points:
+        assert f"| {point.threshold:g} | {point.false_alarms:.3f} [" in text
+    assert "Robustness" not in text
+    monkeypatch.setattr("seamline.evaluate.rows.PHOTO_GRID", ("crop5",))
+    robust = evaluate(fitted, data, perturb="grid", limit=4, progress=False)
+    text = model_card(fitted, tmp_path, [*rows, ("Grid", robust)], tmp_path / "words.md")
+    assert "| 5 px cut off |" in text.split("### Grid")[1]
     assert card_table([rows[0][1]]) in text
     with pytest.raises(DataError, match=r"words\.md|run\.json"):
         model_card(fitted, tmp_path / "nowhere", rows, tmp_path / "words.md")

@@ -179,12 +179,26 @@ def model_card(
         + f". Fitted on {fitted.get('authentic')} authentic and {fitted.get('forged')} forged"
         f" {'clips' if clips else 'photos'} of groups that training never saw (manifest `{fitted.get('sha256')}`).",
         "",
-        "## Figures, as measured",
-        "",
     ]
+    if card.operating_points:
+        lines += ["Verdicts on those files, each judged with a threshold that others set:", ""]
+        lines += [_line_of_heads("threshold", "false alarms", "detected", "called authentic though forged", "rests on")]
+        for point in card.operating_points:
+            alarms = cell(point.false_alarms, (point.low, point.high))
+            shares = (alarms, cell(point.detected), cell(point.missed))
+            lines.append(line(f"{point.threshold:g}", *shares, f"{point.authentic} + {point.forged}"))
+        lines.append("")
+    lines += ["## Figures, as measured", ""]
     for heading in dict.fromkeys(heading for heading, _ in rows):
-        lines += [f"### {heading}", "", card_table([row for name, row in rows if name == heading])]
+        members = [row for name, row in rows if name == heading]
+        lines += [f"### {heading}", "", card_table(members)]
+        lines += [robustness_table(row) for row in members if row["robustness"]]
     return "\n".join(lines)
+
+
+def _line_of_heads(*heads: str) -> str:
+    """The first two lines of a Markdown table."""
+    return line(*heads) + "\n" + "|---" * len(heads) + "|"
 
 
 def _fitted(card: zoo.Card) -> str:

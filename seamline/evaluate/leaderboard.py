@@ -281,7 +281,7 @@ thead th[aria-sort=descending] .name::after { content: " \\25BC"; font-size: 10p
 tr > th:first-child { position: sticky; left: 0; text-align: left; background: #fff; font-weight: 600; }
 tr > th:first-child button { text-align: left; } thead tr > th:first-child { background: #fafafb; }
 .best { font-weight: 700; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 360px), 1fr)); gap: 16px;
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 360px), 1fr)); gap: 16px;
   margin-top: 24px; }
 figure { margin: 0; } .plots svg { width: 100%; height: auto; border: 1px solid var(--line); border-radius: 8px; }
 details { margin-top: 24px; } summary { cursor: pointer; font-weight: 600; margin-bottom: 8px; }
