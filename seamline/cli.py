@@ -322,6 +322,19 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print all facts
 
 
 @app.command()
+def convert(
+    sources: Annotated[list[Path], typer.Argument(metavar="IN...", help="Released checkpoints, which are pickles.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The .safetensors file to write.")],
+    model: Annotated[str, typer.Option(help="The network that they belong to, such as ba-tfd-plus.")],
+) -> None:
+    """Read released checkpoints where they can do no harm, and save them as weights of ours."""
+    with _clean_errors():
+        from .convert import convert as run
+
+        print(clean(str(run(sources, out, model))))
+
+
+@app.command()
 def forge(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Folder of authentic photos.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for media, masks and the manifest.")],

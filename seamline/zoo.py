@@ -126,7 +126,7 @@ def load_detector(name: str | os.PathLike[str] = "default", device: str = "cpu")
     if path.suffix.lower() in PICKLES:
         raise WeightsError(
             f"{path}: pickled weights can run code when opened and are refused; "
-            "convert them to .safetensors (seamline.zoo.save writes that)"
+            f"convert them first: seamline convert {path} {path.with_suffix('.safetensors').name} --model NAME"
         )
     if path.suffix.lower() != ".safetensors":
         raise WeightsError(

@@ -25,7 +25,7 @@ def png(width: int, height: int, body: bytes | None = None) -> bytes:
 
 
 def tiff(width: int, height: int, strips: int = 1, pages: int = 1) -> bytes:
-    """A deflated grey TIFF whose strips are all the same few bytes; ``pages`` directories, the same but for the link."""
+    """A deflated grey TIFF whose strips are all the same few bytes, with ``pages`` directories."""
     rows = -(-height // strips)
     packed = zlib.compress(bytes(min(width * rows, 2**20)), 9)
     data = b"II*\0" + struct.pack("<I", 8 + len(packed) + len(packed) % 2) + packed + b"\0" * (len(packed) % 2)

@@ -19,7 +19,7 @@ LADDER = (
     {"train"},
     {"evaluate", "feeds", "evidence"},
     {"pipeline"},
-    {"batches"},
+    {"batches", "convert"},
     {"zoo", "synthesis", "draw", "chart", "isolation", "journal"},
     {"detectors", "data"},
     {"heads"},

@@ -360,7 +360,7 @@ def test_system_calls_have_the_numbers_of_this_machine() -> None:
         if not header.exists():
             continue
         seen += 1
-        known = {name: number for name, number in re.findall(r"#define __NR(?:3264)?_(\w+) (\d+)", header.read_text())}
+        known = dict(re.findall(r"#define __NR(?:3264)?_(\w+) (\d+)", header.read_text()))
         for name, numbers in sandbox._ALLOWED.items():
             name = "fstatat" if column == 1 and name == "newfstatat" else name
             if numbers[column] >= 0:

@@ -67,6 +67,11 @@ def held() -> str:
     return _held or "none"
 
 
+def peak() -> int:
+    """The most memory that any file took so far in a child, bytes; 0 where files are not kept apart."""
+    return _peak
+
+
 def members(path: str | os.PathLike[str], limits: ArchiveLimits | None = None) -> list[Member]:
     """The media in an archive without their bytes: each has ``error`` or none.
 
@@ -109,14 +114,18 @@ class Job:
         path: str | os.PathLike[str],
         data: bytes | None = None,
         limits: Limits | None = None,
+        memory: int | None = None,
         **wanted: Any,
     ) -> None:
-        """Begin ``task`` (see ``child.py``). With ``data``, ``path`` is only what these bytes are called."""
+        """Begin ``task`` (see ``child.py``). With ``data``, ``path`` is only what these bytes are called.
+
+        ``memory`` is more address space than usual, for a process that is used for this only.
+        """
         self.path, self.limits = os.fspath(path), limits or Limits()
         self.size = len(data) if data is not None else _size(self.path)
         self.streams = 0  # of pictures and samples that were asked for
         self._done = False  # whether the child has nothing more to say
-        self._worker = _take()
+        self._worker = _take() if memory is None else _begun(memory)
         self._end = weakref.finalize(self, self._worker.kill)
         header = {
             "task": task,
@@ -273,11 +282,12 @@ def _size(path: str) -> int:
 class _Worker:
     """A child process, and the watch over it."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int) -> None:
+        self.memory = memory
         paths = [os.path.abspath(path) for path in sys.path]
         quiet = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "seamline.isolation.child", str(MEMORY)],
+            [sys.executable, "-P", "-m", "seamline.isolation.child", str(memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -294,11 +304,12 @@ class _Worker:
 
     def ready(self, seconds: float) -> bool:
         """Whether it takes a file, or will within so many seconds; else it is ended."""
-        global _held
+        global _held, _peak
         try:
             with self.hurried(seconds):
-                _held = str(self.receive(0)[0]["held"])
-        except (wire.BrokenWire, KeyError):
+                told = self.receive(0)[0]
+            _held, _peak = str(told["held"]), max(_peak, 1024 * int(told["peak"]))
+        except (wire.BrokenWire, KeyError, TypeError, ValueError):
             self.kill()
             return False
         return True
@@ -370,6 +381,7 @@ class _Worker:
 
 _idle: list[_Worker] = []
 _held = ""
+_peak = 0
 _lock = threading.Lock()
 
 
@@ -382,7 +394,11 @@ def _take() -> _Worker:
             break
         if worker.ready(_SOON):
             return worker
-    worker = _Worker()
+    return _begun(MEMORY)
+
+
+def _begun(memory: int) -> _Worker:
+    worker = _Worker(memory)
     if not worker.ready(_START):
         raise SeamlineError(
             f"the process that decodes media did not start ({sys.executable} -m seamline.isolation.child);"
@@ -393,7 +409,7 @@ def _take() -> _Worker:
 
 def _give_back(worker: _Worker) -> None:
     with _lock:
-        if len(_idle) < KEPT:
+        if len(_idle) < KEPT and worker.memory == MEMORY:
             _idle.append(worker)
             return
     worker.kill()

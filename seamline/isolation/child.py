@@ -33,13 +33,15 @@ def main(memory: int) -> None:
         while serve(requests, answers, held):
             pass
         return
+    peak = 0
     while True:
         child = os.fork()
         if child == 0:
             sandbox.die_with_parent()
             held = sandbox.enter(memory)
-            os._exit(0 if serve(requests, answers, held) else 1)
-        _, status = os.waitpid(child, 0)
+            os._exit(0 if serve(requests, answers, held, peak) else 1)
+        _, status, usage = os.wait4(child, 0)
+        peak = max(peak, usage.ru_maxrss)
         if os.WIFSIGNALED(status):  # end as the decoder did, so that the other side sees how
             with contextlib.suppress(OSError):  # as of SIGKILL, which nobody can catch
                 signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
@@ -48,16 +50,16 @@ def main(memory: int) -> None:
             os._exit(os.WEXITSTATUS(status))
 
 
-def serve(requests: BinaryIO, answers: BinaryIO, held: str) -> bool:
-    """Answer all questions about one file; whether another may come."""
+def serve(requests: BinaryIO, answers: BinaryIO, held: str, peak: int = 0) -> bool:
+    """Answer all questions about one file; whether another may come. ``peak`` is what those before took, KiB."""
     try:
-        wire.send(answers, {"held": held})
+        wire.send(answers, {"held": held, "peak": peak})
         job, data = wire.receive(requests, sys.maxsize)
     except (wire.BrokenWire, OSError):
         return False
     try:
         sandbox.allow_cpu(job["cpu"])
-        tasks = {"open": _open, "members": _members, "facts": _facts}
+        tasks = {"open": _open, "members": _members, "facts": _facts, "tensors": _tensors}
         for header, payload in tasks[job["task"]](job, bytes(data) if job["label"] is not None else None, requests):
             wire.send(answers, header, payload)
         return True
@@ -131,6 +133,42 @@ def _facts(job: dict[str, Any], data: bytes | None, requests: BinaryIO) -> Answe
         yield {"failed": str(cause)}, b""
         return
     yield {"facts": found.to_dict()}, b""
+    yield {"end": True}, b""
+
+
+def _tensors(job: dict[str, Any], data: bytes | None, requests: BinaryIO) -> Answers:
+    """What a checkpoint holds: a tree of plain values in which ``{"": number}`` stands for a tensor, then these."""
+    import torch
+
+    tensors: list[torch.Tensor] = []
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            tensors.append(value.detach().contiguous())
+            return {"": len(tensors) - 1}
+        if isinstance(value, dict):
+            return {str(key): plain(item) for key, item in value.items() if key != ""}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value if isinstance(value, (str, int, float, bool, type(None))) else None
+
+    try:
+        if job["path"].endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            held: Any = load_file(job["path"])
+        else:
+            held = torch.load(job["path"], map_location="cpu", weights_only=True)
+        if not isinstance(held, dict):
+            raise ValueError("it holds no named tensors")
+        tree = plain(held)
+    except Exception as cause:  # unpicklers raise nearly anything
+        yield {"failed": f"{str(cause).splitlines()[0] if str(cause) else type(cause).__name__}"}, b""
+        return
+    yield {"tree": tree}, b""
+    for tensor in tensors:
+        about = {"dtype": str(tensor.dtype).removeprefix("torch."), "shape": list(tensor.shape)}
+        yield about, tensor.reshape(-1).view(torch.uint8).numpy() if tensor.numel() else b""
     yield {"end": True}, b""
 
 
