@@ -330,7 +330,7 @@ def photo_pixels(
         threshold: in [0, 1]: what reaches it is called forged. It is kept to exactly, whatever the bins.
         strict: only what is larger is called forged (``score > threshold``, as IMDL-BenCo and TruFor have it).
         bins: how finely AUC, AP and the best threshold are resolved, as of :func:`pixel_histogram`; ``None``: exactly,
-            by sorting, forty times slower.
+            by sorting, some sixty times slower.
 
     Raises:
         DataError: as :func:`pixel_histogram`.
