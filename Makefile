@@ -1,11 +1,11 @@
-# Four words, the same for people, README and CI. Each does all of its set-up, in .venv, on a machine with Python >= 3.11.
+# Five words, the same for people, README and CI. Each does all of its set-up, in .venv, on a machine with Python >= 3.11.
 PYTHON ?= python3
 # For pip: on Linux without a GPU, PIP_FLAGS='--extra-index-url https://download.pytorch.org/whl/cpu' saves gigabytes.
 PIP_FLAGS ?=
 
 BIN := .venv/bin
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench fuzz
 .NOTPARALLEL:
 
 demo: .venv/demo.done  ## make sample forgeries from public-domain photographs and scan them into demo/
@@ -21,6 +21,10 @@ check: .venv/dev.done  ## lint, format, types
 
 bench: .venv/dev.done  ## speed and memory, each against a baseline in the same run
 	set -e; for script in benchmarks/[a-z]*.py; do $(BIN)/python "$$script"; done
+
+fuzz: .venv/dev.done  ## 10 000 hostile files through what reads them; those that do harm stay in fuzz/kept
+	rm -rf fuzz/work
+	$(BIN)/python -m tests.fuzz.run --files 10000 --folder fuzz/work --keep fuzz/kept
 
 # The stamp is written last, so an interrupted set-up starts over. torch goes first, pinned: see constraints.txt.
 .venv/%.done: pyproject.toml constraints.txt | $(BIN)/python

@@ -102,7 +102,6 @@ NAMES = [
     "A.png",
     "a.png",
     "CON.png",
-    "...png",
     "x" * 3000 + ".png",
     "y/" * 1500 + "z.png",
 ]

@@ -162,7 +162,8 @@ class _Walk:
     ) -> Iterator[Member]:
         """A medium, the members of an archive, or nothing for what is neither."""
         nested = ending(name) in ARCHIVES
-        hidden = any(part.startswith((".", "__MACOSX")) and part.strip(".") for part in name.split("/"))
+        parts = name.split("/")
+        hidden = any(part == "__MACOSX" or (part[:1] == "." and part[1:2] not in ("", ".")) for part in parts)
         if hidden or not (nested or ending(name) in EXTENSIONS):
             return
         self.names[where] += 1
