@@ -21,7 +21,7 @@ import torch
 import typer.testing
 from PIL import Image, PngImagePlugin
 
-from seamline import SeamlineError, Session, demo, evidence, pipeline, provenance, zoo
+from seamline import SeamlineError, Session, demo, evidence, isolation, pipeline, provenance, zoo
 from seamline.cli import app
 from seamline.detectors.loupe import build
 from seamline.errors import MediaError
@@ -151,6 +151,14 @@ def test_the_manifest_is_what_sha256sum_reads(made: tuple[Path, Path]) -> None:
         subprocess.run([tool, "--strict", "--quiet", "-c", "SHA256SUMS"], cwd=made[1], check=True)
 
 
+def test_two_runs_on_a_clip_give_the_same_bytes(short: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        evidence.write(clips(), short, tmp_path / name)
+    for part in (tmp_path / "a").iterdir():
+        if part.name not in RUN_PARTS:
+            assert (tmp_path / "b" / part.name).read_bytes() == part.read_bytes(), part.name
+
+
 def test_two_runs_give_the_same_bytes_but_for_the_time(made: tuple[Path, Path], weights: Path, tmp_path: Path) -> None:
     run("scan", made[0], "--model", weights, "--bundle", tmp_path)
     for part in made[1].iterdir():
@@ -162,11 +170,8 @@ def test_two_runs_give_the_same_bytes_but_for_the_time(made: tuple[Path, Path], 
 
 def test_a_clip_s_bundle_says_what_was_seen_and_heard(tmp_path: Path) -> None:
     first = evidence.write(clips(), TALKER, tmp_path / "a")
-    evidence.write(clips(), TALKER, tmp_path / "b")
     assert first.artifacts.timeline == str(tmp_path / "a" / "timeline.png")
-    data = (tmp_path / "a" / "report.json").read_bytes()
-    assert (tmp_path / "b" / "report.json").read_bytes() == data
-    told = json.loads(data)
+    told = json.loads((tmp_path / "a" / "report.json").read_bytes())
     assert [(s["start"], s["end"], s["modality"]) for s in told["report"]["segments"]] == [
         (1.4, 2.4, "video"),
         (3.48, 4.16, "audio"),
@@ -697,6 +702,7 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pyte
     blocks: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     demo.make_samples(tmp_path / "demo")
     monkeypatch.chdir(tmp_path)
+    isolation.shut()  # its processes keep the folder that they were started in
     printed = ""
     for kind, block in blocks:
         if kind == "sh":
