@@ -271,8 +271,9 @@ def facts(
 
     Exit code: 0 all were read, 2 if any could not be.
     """
+    from . import isolation
     from .media import expand
-    from .provenance import read
+    from .provenance import Provenance
 
     failed = False
     with _clean_errors():
@@ -282,7 +283,7 @@ def facts(
             raise SeamlineError(f"no photos, videos or sound found in {', '.join(paths)}")
     for path in files:
         try:
-            found = read(path, coordinates=coordinates, trust=anchors)
+            found = Provenance.from_dict(isolation.facts(path, coordinates, anchors))
         except SeamlineError as cause:
             print(clean(f"error: {cause}"), file=sys.stderr)
             failed = True

@@ -42,6 +42,11 @@ class Provenance:
         """The JSON form, ``schema`` first."""
         return {"schema": SCHEMA} | asdict(self) | {"facts": [asdict(fact) for fact in self.facts]}
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Provenance:
+        """Read the JSON form back."""
+        return cls(data["path"], data["sha256"], data["bytes"], tuple(Fact(**fact) for fact in data["facts"]))
+
     def to_json(self, *, indent: int | None = None) -> str:
         """The JSON form as text that can always be written as UTF-8."""
         text = json.dumps(self.to_dict(), ensure_ascii=False, indent=indent, allow_nan=False)
