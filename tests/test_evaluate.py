@@ -15,8 +15,14 @@ from seamline import zoo
 from seamline.detectors.loupe import build
 from seamline.errors import DataError
 from seamline.evaluate import calibrate, card_table, evaluate, model_card
+from seamline.evaluate import rows as rows_of
 from seamline.evaluate.calibration import platt
 from seamline.report import Media, Model, Report
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_of, "DRAWS", 200)  # resamples: a fifth of the time
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import pytest
 from seamline import zoo
 from seamline.errors import DataError
 from seamline.evaluate import calibrate, calibration, card_table, evaluate, model_card
+from seamline.evaluate import rows as rows_of
 from seamline.pipeline import Session
 from seamline.report import Media, Model, Report, Segment
 from tests.test_pipeline_clips import CARD, Loud, wave
@@ -35,6 +36,11 @@ def rows(n: int = 12) -> list[dict[str, Any]]:
         row |= {"audio": audio, "duration": 5.0, "fps": 25, "group": f"g{i // 2}", "source": None}
         lines.append(row)
     return lines
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_of, "DRAWS", 200)  # resamples: a fifth of the time
 
 
 @pytest.fixture
