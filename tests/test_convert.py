@@ -33,9 +33,6 @@ def test_code_in_a_checkpoint_is_refused(tmp_path: Path, save: Any) -> None:
     save({"state_dict": {"x": Bomb(tmp_path / "harm")}}, path)
     with pytest.raises(WeightsError, match=r"bomb\.pth: cannot be read as weights"):
         read(path)
-    result = run("convert", path, tmp_path / "out.safetensors", "--model", "ba-tfd-plus-tiny")
-    assert result.exit_code == 2
-    assert len(result.stderr.splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["bomb.pth"]
 
 
@@ -57,6 +54,7 @@ def test_a_released_checkpoint_becomes_ours(tmp_path: Path) -> None:
         convert([path], out, "ba-tfd-tiny")
 
 
+@pytest.mark.slow
 def test_the_two_stages_of_loupe_become_one(tmp_path: Path) -> None:
     torch.manual_seed(0)
     original = loupe.Loupe(loupe.PRESETS["loupe-tiny"].reference())
@@ -78,16 +76,16 @@ def test_what_cannot_be_converted_is_told(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save([1, 2], path)
     for source, out, model, words in (
-        (path, "o.safetensors", "ba-tfd-plus", "holds no named tensors"),
         (tmp_path / "gone.pt", "o.safetensors", "ba-tfd-plus", "cannot be read"),
         (path, "o.safetensors", "nonsense", "unknown model"),
         (path, "o.pt", "ba-tfd-plus", "written as .safetensors"),
     ):
         with pytest.raises(WeightsError, match=words):
             convert([source], tmp_path / out, model)
-    path.write_bytes(b"PK\3\4" + bytes(100))
-    with pytest.raises(WeightsError, match="cannot be read as weights"):
+    with pytest.raises(WeightsError, match="holds no named tensors"):
         read(path)
+    result = run("convert", path, tmp_path / "o.pt", "--model", "ba-tfd-plus")
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
 
 
 def test_every_kind_of_tensor_comes_through(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ _HELD = 10.0  # where a picture stands for so many seconds at most,
 _RATE = 100.0  # and so many bytes for a second of sound at least
 _THREADS = 4  # of a decoder, each of which uses processor time
 _PIPE = 2**20  # bytes that wait between the processes, where the system grants it
-_SOON, _START = 5.0, 120.0  # seconds until a child has put its last file away, and until a new one has started
+_SOON, _START = 30.0, 120.0  # seconds until a child has put its last file away, and until a new one has started
 
 
 def allowance(size: int, duration: float = 0.0, pictures: int = 0) -> float:

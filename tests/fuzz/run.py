@@ -56,6 +56,13 @@ class Tally:
     failures: list[str] = field(default_factory=list)
     slowest: tuple[float, str] = (0.0, "")
 
+    def kinds(self) -> Counter[str]:
+        """How files of all formats ended."""
+        kinds: Counter[str] = Counter()
+        for end, count in self.ends.items():
+            kinds[end.split(" ", 1)[1]] += count
+        return kinds
+
     def end(self, name: str, end: str, seconds: float) -> None:
         """Count a file."""
         self.ends[f"{name} {end}"] += 1
@@ -85,6 +92,8 @@ def run(files: int, folder: Path, first: int = 0, keep: Path | None = None) -> T
             keep.mkdir(parents=True, exist_ok=True)
             (keep / path.name).write_bytes(data)
         path.unlink()
+        if (count + 1) % 100 == 0:
+            print(f"{count + 1} files, {len(tally.failures)} failures, {dict(tally.kinds())}", flush=True)
     for name, data in playlists(listener.port).items():
         (inside / name).write_bytes(data)
         for end, seconds in _ends(session, name, inside / name, None, tally):
