@@ -70,7 +70,9 @@ def scan(
     ] = 0,
     bundle: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for an evidence bundle of every file: page, record, pictures, hashes."),
+        typer.Option(
+            metavar="DIR", help="Folder for an evidence bundle of every file: page, record, pictures, hashes."
+        ),
     ] = None,
     sign: Annotated[
         Path | None, typer.Option(metavar="KEY.pem", help="Ed25519 private key to sign the bundles with.")

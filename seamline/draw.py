@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from .faces import FaceWindow
 from . import output
+from .faces import FaceWindow
 from .report import Artifacts, Media, Region, Report, Segment
 from .windows import Clock
 
@@ -111,8 +111,8 @@ def stems(paths: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str]) 
     """A name for the pictures of each input: its stem where that is its own, else its full name, else that and a hash.
 
     No two inputs share a name, whatever a file system does with case and accents, and no picture falls on one of the
-    inputs. The names depend on the list of inputs only. Characters that cannot be printed, or that some system has a use
-    for, are never part of a name.
+    inputs. The names depend on the list of inputs only. Characters that cannot be printed, or that some system has a
+    use for, are never part of a name.
     """
     files = [Path(path) for path in paths]
     inputs = {os.path.abspath(file) for file in files}
@@ -190,16 +190,16 @@ def levels(heatmap: Floats) -> Pixels:
 
 
 def heat(photo: Pixels, heatmap: Floats) -> Pixels:
-    """The photo (h, w, 3) uint8 RGB in grey, under the colours of its heat map (H, W): the likelier forged, the denser."""
+    """The photo (h, w, 3) uint8 RGB in grey, under the colours of its heat map (H, W): denser where likelier forged."""
     size = photo.shape[1], photo.shape[0]
     values = cv2.resize(levels(heatmap), size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    grey = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    grey = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.uint8, copy=False)
     alpha = 0.25 + 0.5 * values.astype(np.float32) / 255
     return _mixed(grey, _scale_colours(values), alpha[..., None])
 
 
 def marked(photo: Pixels, mask: npt.NDArray[np.bool_]) -> Pixels:
-    """The photo (h, w, 3) uint8 RGB with the areas of a mask (H, W) as they are, outlined, and all else dark and grey."""
+    """The photo (h, w, 3) uint8 RGB with the areas of a mask (H, W) as they are, outlined; all else dark and grey."""
     size = photo.shape[1], photo.shape[0]
     inside = cv2.resize(mask.view(np.uint8) * np.uint8(255), size, interpolation=cv2.INTER_AREA) >= 128
     dark = cv2.cvtColor(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY) // 3, cv2.COLOR_GRAY2RGB)

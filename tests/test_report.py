@@ -36,7 +36,18 @@ def test_json_round_trip(report: Report) -> None:
     assert back.mask is None
     assert back.heatmap is None
     assert back.to_dict() == report.to_dict()
-    for name in ("media", "regions", "segments", "artifacts", "model", "environment", "warnings", "error", "reasons", "operating_point"):
+    for name in (
+        "media",
+        "regions",
+        "segments",
+        "artifacts",
+        "model",
+        "environment",
+        "warnings",
+        "error",
+        "reasons",
+        "operating_point",
+    ):
         assert getattr(back, name) == getattr(report, name)
 
 

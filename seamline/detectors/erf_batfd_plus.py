@@ -347,7 +347,8 @@ class ErfBatfdPlus(ClipDetector):
     def forward(self, batch: ErfInputs, targets: Any = None) -> ErfOutputs:
         """See :class:`ErfInputs` and :class:`ErfOutputs`."""
         masks = (batch.faces_mask, batch.sound_mask)
-        features = (self.video.encoder(batch.faces.permute(0, 4, 1, 2, 3), masks[0]), self.audio.encoder(batch.sound, masks[1]))
+        faces = batch.faces.permute(0, 4, 1, 2, 3)
+        features = (self.video.encoder(faces, masks[0]), self.audio.encoder(batch.sound, masks[1]))
         return self.judge(features, masks, batch.inside)
 
     def judge(self, features: Sequence[Tensor], masks: Sequence[Tensor], inside: Tensor) -> ErfOutputs:

@@ -79,7 +79,7 @@ class LightVideo(nn.Module):
 
         Ticks without a face cost nothing and stay out of the batch statistics.
         """
-        b, _, t, s, _ = faces.shape
+        b, _, t = faces.shape[:3]
         there = mask[:, 0] > 0
         index = there.flatten().nonzero()[:, 0]  # (K,) the ticks with a face, in order
         x = mask.new_zeros(b * t, self.out.in_channels)

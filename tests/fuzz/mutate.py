@@ -33,7 +33,7 @@ TOKENS = [
 
 
 def hostile(name: str, number: int) -> tuple[str, bytes]:
-    """The ``number``-th hostile file of a format, always the same: its suffix, now and then a wrong one, and its bytes."""
+    """The ``number``-th hostile file of a format, always the same: its suffix, sometimes a wrong one, and its bytes."""
     chance = random.Random(f"{name} {number}")
     form = FORMATS[name]
     data = form.make() if name not in _made else _made[name]
