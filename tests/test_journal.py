@@ -107,35 +107,41 @@ def test_the_command_keeps_a_journal_beside_the_pictures(tmp_path: Path) -> None
     assert (tmp_path / "j").exists()
 
 
-# One process imports everything once; each run of the scan is a fork of it, which is killed or may finish.
+# One process imports everything once; each run of the scan is a fork of it, which is killed in the middle of some file.
 KILLED = """
 import os, random, signal, sys, time
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 import torch
 torch.set_num_threads(1)
-from seamline import draw, pipeline
+from pathlib import Path
+from seamline import pipeline
 from seamline.cli import run_scan
-folder, weights, out, target, kills = sys.argv[1:5] + [int(sys.argv[5])]
-chance = random.Random(0)
+from seamline.journal import NAME
+folder, weights, out, target, kills, files = *sys.argv[1:5], int(sys.argv[5]), int(sys.argv[6])
+journal, chance = Path(out, NAME), random.Random(0)
+done = lambda: journal.read_bytes().count(b"\\n") if journal.exists() else 0
 for kill in range(kills + 1):
+    goal = done() + chance.randint(0, files // (kills + 1))
     child = os.fork()
     if child == 0:
         sys.stdout = open(os.devnull, "w")
-        os._exit(run_scan([folder], weights, out=draw.Path(out), json_to=target))
+        os._exit(run_scan([folder], weights, out=Path(out), json_to=target))
     if kill < kills:
-        time.sleep(chance.uniform(0.1, float(sys.argv[6])))
+        while done() < goal and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.2))
         os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
 print(os.waitstatus_to_exitcode(status))
 """
 
 
-def killed(tmp_path: Path, files: int, kills: int, longest: float) -> None:
+def killed(tmp_path: Path, files: int, kills: int) -> None:
     torch.manual_seed(0)
     weights, out, target = tmp_path / "tiny.safetensors", tmp_path / "out", tmp_path / "reports.jsonl"
     zoo.save(build("loupe-tiny"), weights)
     paths = photos(tmp_path / "in", files)
-    command = [sys.executable, "-c", KILLED, tmp_path / "in", weights, out, target, str(kills), str(longest)]
+    command = [sys.executable, "-c", KILLED, tmp_path / "in", weights, out, target, kills, files]
     result = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "0", result.stderr
     reports = [Report.from_json(line) for line in target.read_text("utf-8").splitlines()]
@@ -157,12 +163,12 @@ def killed(tmp_path: Path, files: int, kills: int, longest: float) -> None:
 
 
 def test_killed_three_times(tmp_path: Path) -> None:
-    killed(tmp_path, 24, 3, 1.5)
+    killed(tmp_path, 24, 3)
 
 
 @pytest.mark.slow
 def test_killed_fifty_times(tmp_path: Path) -> None:
-    killed(tmp_path, 500, 50, 4.0)
+    killed(tmp_path, 500, 50)
 
 
 # Files that are written
