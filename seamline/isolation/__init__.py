@@ -283,7 +283,7 @@ class _Worker:
     """A child process, and the watch over it."""
 
     def __init__(self, memory: int) -> None:
-        self.memory = memory
+        self.memory, self.owner = memory, os.getpid()
         paths = [os.path.abspath(path) for path in sys.path]
         quiet = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
@@ -356,7 +356,9 @@ class _Worker:
             self.process.kill()
 
     def kill(self) -> None:
-        """End it and what it started."""
+        """End it and what it started; a fork of the process that started it leaves it alone."""
+        if os.getpid() != self.owner:
+            return
         self.hurry(None)
         if self.process.poll() is None:
             self._signal()
