@@ -1,15 +1,17 @@
-"""``python -m seamline.demo``: make forgeries of public-domain photographs and scan them.
+"""``python -m seamline.demo``: make forgeries of public-domain photographs and scan them, with two talking clips.
 
 The photographs ship inside scikit-image: the astronaut (NASA, public domain), the rocket (SpaceX, public domain), the
 cat and the coffee (CC0 by their photographers). Authentic and forged samples go the same way, from a camera's JPEG to
 an editor's PNG, so that nothing but the forgery tells them apart. The name of a sample says what it is. One small
-blend is among them that the shipped weights miss.
+blend is among them that the shipped weights miss. The clips ship with the package (``samples/README.md``): the
+astronaut made to talk by ``synthesis/talker.py``, once as made and once with part of it forged.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +38,7 @@ SAMPLES: tuple[tuple[str, str | None, int], ...] = (  # photo, kind of forgery, 
     ("rocket", None, 0),
     ("rocket", "copy_move", 9),
 )
+CLIPS = ("talker-authentic.mp4", "talker-forged.mp4")  # in the package's folder samples/
 DONOR = "cat"  # what is spliced into the others
 CAMERA = 90  # JPEG quality of the photographs before they are edited
 
@@ -57,7 +60,7 @@ def photos() -> dict[str, Pixels]:
 
 
 def make_samples(out: Path) -> Path:
-    """Write the samples to ``out/samples`` and the true masks of the forged ones to ``out/truth``; the former."""
+    """Write the samples to ``out/samples``, their true masks and spans to ``out/truth``; returns the former."""
     samples, truth = out / "samples", out / "truth"
     samples.mkdir(parents=True, exist_ok=True)
     truth.mkdir(exist_ok=True)
@@ -70,6 +73,9 @@ def make_samples(out: Path) -> Path:
             photo, weight, _ = forge_photo(kind, photo, np.random.default_rng(seed), donor=donor, face=face)
             Image.fromarray(np.rint(weight * 255).astype(np.uint8)).save(truth / f"{stem}.png")
         Image.fromarray(photo).save(samples / f"{stem}.png")
+    for name in CLIPS:
+        shutil.copyfile(Path(__file__).with_name("samples") / name, samples / name)
+    shutil.copyfile(Path(__file__).with_name("samples") / "talker-truth.json", truth / "talker-truth.json")
     return samples
 
 
@@ -87,11 +93,12 @@ def main() -> int:
     pictures = asked.out / "pictures"
     scan = ["scan", str(samples), "--out", str(pictures), "--json", str(asked.out / "reports.jsonl")]
     scan += ["--model", asked.model] if asked.model != "default" else []
-    print(f"{len(SAMPLES)} samples are in {samples}; their names say what was done to them.")
+    print(f"{len(SAMPLES) + len(CLIPS)} samples are in {samples}; their names say what was done to them.")
     print(f"\n$ seamline {' '.join(scan)}\n", flush=True)
     code = subprocess.run([sys.executable, "-m", "seamline", *scan], check=False).returncode
     if code == 0:
-        print(f"\nLook at {pictures / '*.overlay.png'}; the true masks are in {asked.out / 'truth'}.")
+        look = f"{pictures / '*.overlay.png'} and {pictures / '*.timeline.png'}"
+        print(f"\nLook at {look}; the truth is in {asked.out / 'truth'}.")
     return code
 
 

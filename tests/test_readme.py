@@ -81,7 +81,8 @@ def test_the_tree_is_the_tree() -> None:
 def test_the_demo_samples_are_made_the_same_every_time(samples: Path, tmp_path: Path) -> None:
     again = demo.make_samples(tmp_path)
     files = sorted(path.name for path in again.iterdir())
-    assert files == sorted(f"{name}-{kind or 'authentic'}.png" for name, kind, _ in demo.SAMPLES)
+    photos = [f"{name}-{kind or 'authentic'}.png" for name, kind, _ in demo.SAMPLES]
+    assert files == sorted([*photos, *demo.CLIPS])
     for name in files:
         assert (again / name).read_bytes() == (samples / "demo" / "samples" / name).read_bytes()
-    assert len(list((tmp_path / "truth").iterdir())) == sum(kind is not None for _, kind, _ in demo.SAMPLES)
+    assert len(list((tmp_path / "truth").iterdir())) == sum(kind is not None for _, kind, _ in demo.SAMPLES) + 1
