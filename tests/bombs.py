@@ -144,19 +144,19 @@ def mkv_attachment(size: int) -> bytes:
 def write(folder: Path) -> dict[str, Path]:
     """All of them, by name, each well over a limit of a kind."""
     bombs = {
-        "png": png(40_000, 40_000),
+        "png": png(20_000, 20_000),
         "tiff": tiff(60_000, 60_000, 60),
         "tiff-pages": tiff(100, 100, pages=50_000),
         "webp": webp(16_383, 16_383),
         "gif": gif(65_535, 65_535),
-        "gif-frames": gif(64, 64, 300_000),
+        "gif-frames": gif(64, 64, 100_000),
         "zip": zips(4),
-        "zip-wide": zips(1, 200, 4 * 2**20),
-        "zip-deep": zips(2, 100, 2**20),
+        "zip-wide": zips(1, 40, 4 * 2**20),
+        "zip-deep": zips(2, 80, 2**20),
         "mp4-hours": mp4(36_000.0),
         "mp4-streams": mp4(1.0, 100_000),
         "wav": wav(4_000_000_000),
-        "mkv-attachment": mkv_attachment(200 * 2**20),
+        "mkv-attachment": mkv_attachment(60 * 2**20),
     }
     paths = {}
     for name, data in bombs.items():
