@@ -172,7 +172,7 @@ def test_too_small_is_not_applicable() -> None:
     assert report.verdict == "not_applicable"
     assert report.probability is None
     assert report.heatmap is None
-    assert "too small" in report.warnings[0]
+    assert [reason.code for reason in report.reasons] == ["too_small"]
 
 
 @pytest.mark.parametrize("logit", [float("nan"), float("inf")])
