@@ -28,7 +28,8 @@ def tiff(width: int, height: int, strips: int = 1, pages: int = 1) -> bytes:
     """A deflated grey TIFF whose strips are all the same few bytes, with ``pages`` directories."""
     rows = -(-height // strips)
     packed = zlib.compress(bytes(min(width * rows, 2**20)), 9)
-    data = b"II*\0" + struct.pack("<I", 8 + len(packed) + len(packed) % 2) + packed + b"\0" * (len(packed) % 2)
+    data = bytearray(b"II*\0" + struct.pack("<I", 8 + len(packed) + len(packed) % 2))
+    data += packed + b"\0" * (len(packed) % 2)
     for page in range(pages):
         at = len(data) + 2 + 9 * 12 + 4
         arrays = struct.pack(f"<{strips}I", *[8] * strips) + struct.pack(f"<{strips}I", *[len(packed)] * strips)
@@ -43,7 +44,7 @@ def tiff(width: int, height: int, strips: int = 1, pages: int = 1) -> bytes:
             struct.pack("<H", 9) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<I", following)
         )
         data += b"" if inline else arrays
-    return data
+    return bytes(data)
 
 
 def webp(width: int, height: int) -> bytes:
