@@ -51,7 +51,8 @@ pytestmark = [
 ]
 
 # The tolerances of the goldens' README; losses and gradients are relative.
-MAP, FEATURE, FULL, LOSS, GRADIENT, EXACT = 2e-6, 1e-5, 1e-5, 1e-5, 1e-4, 1e-12
+# Recorded gradients are 8e-3 off those in double precision; from processor to processor they differ by 3e-4.
+MAP, FEATURE, FULL, LOSS, GRADIENT, EXACT = 2e-6, 1e-5, 1e-5, 1e-5, 1e-3, 1e-12
 DEEP = 2e-5  # float32 features of the video transformer, up to 2.7: the recorded ones are 6e-6 off float64 themselves
 TARGET = 2.5e-6  # IoU maps, vectorised against looped
 NOTHING = 1e-6  # norm of a gradient that is zero but for rounding: of a bias in front of a batch norm

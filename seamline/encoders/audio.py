@@ -59,10 +59,11 @@ class LogMel(nn.Module):
         size = len(self.window)
         if sound.shape[-1] <= size // 2:
             raise ValueError(f"a spectrogram needs more than {size // 2} samples, not {sound.shape[-1]}")
+        # In double, as transforms of 321 samples in single precision differ from processor to processor by 1e-5.
         spectrum = torch.stft(
-            sound, size, self.hop, size, self.window, center=True, pad_mode="reflect", return_complex=True
+            sound.double(), size, self.hop, size, self.window.double(), pad_mode="reflect", return_complex=True
         )
-        power = spectrum.real.square() + spectrum.imag.square()  # (..., bins, frames)
+        power = (spectrum.real.square() + spectrum.imag.square()).to(sound.dtype)  # (..., bins, frames)
         return (self.filters.T @ power + self.floor).log()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import struct
 import tarfile
 import tempfile
@@ -217,7 +218,9 @@ def _split_tiff(data: bytes) -> Parts:
     """Byte order, what all offsets point into, and the entries of the directory."""
     at = int.from_bytes(data[4:8], "little")
     count = int.from_bytes(data[at : at + 2], "little")
-    return [data[:4], data[8:], *(data[at + 2 + 12 * i : at + 14 + 12 * i] for i in range(count))]
+    last = at + 2 + 12 * count + 4 == len(data)
+    body = data[8:at] if last else data[8:]
+    return [data[:4], body, *(data[at + 2 + 12 * i : at + 14 + 12 * i] for i in range(count))]
 
 
 def _join_tiff(parts: Parts) -> bytes:
@@ -334,7 +337,7 @@ FORMATS: dict[str, Format] = {
         lambda d: _split_tar(gzip.decompress(d)),
         lambda p: gzip.compress(_join_tar(p), 1),
     ),
-    "report": Format(".json", _report, lambda data: data.replace(b",", b",\n").splitlines(keepends=True), b"".join),
+    "report": Format(".json", _report, lambda data: re.split(rb"(?<=,)", data), b"".join),
     "recipe": Format(".toml", _recipe, _lines, b"".join),
     "safetensors": Format(".safetensors", _weights, _split_weights, _join_weights),
 }
