@@ -21,7 +21,7 @@ import torch
 import typer.testing
 from PIL import Image, PngImagePlugin
 
-from seamline import SeamlineError, Session, demo, evidence, isolation, pipeline, provenance, zoo
+from seamline import SeamlineError, Session, demo, evidence, pipeline, provenance, zoo
 from seamline.cli import app
 from seamline.detectors.loupe import build
 from seamline.errors import MediaError
@@ -702,7 +702,6 @@ def test_the_examples_of_the_documentation_run(tmp_path: Path, monkeypatch: pyte
     blocks: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     demo.make_samples(tmp_path / "demo")
     monkeypatch.chdir(tmp_path)
-    isolation.shut()  # its processes keep the folder that they were started in
     printed = ""
     for kind, block in blocks:
         if kind == "sh":

@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -89,6 +90,18 @@ def test_damaged_clips_read_the_same(tmp_path: Path, media: dict[str, Path]) -> 
     with isolation.opened(path) as medium:
         same(medium, open_media(path))
         assert medium.warnings
+
+
+def test_a_relative_path_leads_from_where_this_process_is(
+    tmp_path: Path, media: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = next(path for path in media.values() if path.suffix == ".png")
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        shutil.copy(photo, tmp_path / name / f"{name}.png")
+        monkeypatch.chdir(tmp_path / name)
+        with isolation.opened(f"{name}.png") as found:
+            assert found.path == f"{name}.png"
 
 
 def test_errors_are_the_same(tmp_path: Path) -> None:

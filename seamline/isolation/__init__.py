@@ -279,11 +279,19 @@ def _size(path: str) -> int:
         return 0
 
 
+def _folder() -> str:
+    """Where this process is, from which paths that are not absolute lead; empty where that was deleted."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""
+
+
 class _Worker:
     """A child process, and the watch over it."""
 
     def __init__(self, memory: int) -> None:
-        self.memory, self.owner = memory, os.getpid()
+        self.memory, self.owner, self.folder = memory, os.getpid(), _folder()
         paths = [os.path.abspath(path) for path in sys.path]
         quiet = {"MALLOC_ARENA_MAX": "2", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
@@ -394,8 +402,9 @@ def _take() -> _Worker:
             worker = _idle.pop() if _idle else None
         if worker is None:
             break
-        if worker.ready(_SOON):
+        if worker.folder == _folder() and worker.ready(_SOON):
             return worker
+        worker.kill()  # it is gone, or it is where this process no longer is
     return _begun(MEMORY)
 
 
