@@ -113,7 +113,7 @@ def test_card_table(data: Path) -> None:
     assert "| false alarms: authentic | 0.250 |" in text
     assert "ab" * 32 in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
-    assert widths == {11, 4}
+    assert widths == {12, 4}
 
 
 def test_platt_recovers_a_known_calibration() -> None:

@@ -27,6 +27,7 @@ STEPS = {
     "band": "up to {} Hz",
     "mute": "muted",
 }
+JUDGED = ("detected", "false alarms", "no verdict", "ECE")
 ROBUST = {
     "auc": "AUC",
     "f1": "pixel F1",
@@ -92,11 +93,9 @@ def robustness_table(row: dict[str, Any]) -> str:
 
 
 def _photo_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
-    lines = [
-        "| photos | authentic | forged | image AUC | pixel F1 | IoU | F1 as shown | detected | false alarms | ECE |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    figures = ("auc", "f1", "iou", "f1_shown", "detected", "false_alarms", "ece")
+    found = ("image AUC", "pixel F1", "IoU", "F1 as shown")
+    lines = [_line_of_heads("photos", "authentic", "forged", *found, *JUDGED)]
+    figures = ("auc", "f1", "iou", "f1_shown", "detected", "false_alarms", "inconclusive", "ece")
     for row in rows:
         cells = [cell(row[name], row["ci95"].get(name)) for name in figures]
         lines.append(line(spoken(row["perturb"]), row["n"]["authentic"], row["n"]["forged"], *cells))
@@ -105,10 +104,9 @@ def _photo_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _clip_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
     names = [row["data"]["name"] for row in rows]
-    lines = ["| clips | authentic | forged | clip AUC | of video | of audio | detected | false alarms | ECE |"]
-    lines.append("|---" * 9 + "|")
+    lines = [_line_of_heads("clips", "authentic", "forged", "clip AUC", "of video", "of audio", *JUDGED)]
     for name, row in zip(names, rows, strict=True):
-        figures = ("auc", "auc_video", "auc_audio", "detected", "false_alarms", "ece")
+        figures = ("auc", "auc_video", "auc_audio", "detected", "false_alarms", "inconclusive", "ece")
         cells = [cell(row[figure], row["ci95"].get(figure)) for figure in figures]
         lines.append(line(name, row["n"]["authentic"], row["n"]["forged"], *cells))
     lines += ["", "| clips | AP@.5 | AP@.75 | AP@.95 | AR@100 | AR@50 | AR@20 | AR@10 | frame F1 | ends off by |"]
