@@ -656,7 +656,7 @@ def test_of_shipped_weights_the_page_says_how_often_they_are_wrong(tmp_path: Pat
     card = next(card for card in zoo.models() if card.modality == "image")
     told = dataclasses.replace(CARD, scores=card.scores)
     evidence.write(Session(Red(), card=told, isolate=False), reds(tmp_path / "a.png"), tmp_path / "out")
-    share = _of_hundred(card.scores["untouched_false_alarms"])
+    share = _of_hundred(card.scores["val_false_alarms"])
     assert f"{share} authentic photos were flagged by mistake" in (tmp_path / "out" / "report.html").read_text()
 
 

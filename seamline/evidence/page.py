@@ -199,7 +199,7 @@ def _how_often(point: Mapping[str, Any] | None, scores: Mapping[str, float], nou
     """What the threshold costs, in numbers of files: as calibration measured it, or else as the catalogue has it."""
     things = f"{noun}s"
     if point is None:
-        alarms = scores.get("untouched_false_alarms", scores.get("val_false_alarms"))
+        alarms = scores.get("val_false_alarms")
         if alarms is None:
             return (
                 f"How often these weights are wrong at their threshold of {percent(threshold)} was not recorded with"
