@@ -51,8 +51,10 @@ pytestmark = [
 ]
 
 # The tolerances of the goldens' README; losses and gradients are relative.
-# Recorded gradients are 8e-3 off those in double precision; from processor to processor they differ by 3e-4.
-MAP, FEATURE, FULL, LOSS, GRADIENT, EXACT = 2e-6, 1e-5, 1e-5, 1e-5, 1e-3, 1e-12
+MAP, FEATURE, FULL, LOSS, GRADIENT, EXACT = 2e-6, 1e-5, 1e-5, 1e-5, 1e-4, 1e-12
+# One case is beyond that on some processors: 1.4e-4 on one, 2.5e-4 there without oneDNN. The recorded gradients of it are
+# themselves 8e-3 off those in double precision.
+BEYOND = {"plus_c3d_cnn_nocbg": 5e-4}
 DEEP = 2e-5  # float32 features of the video transformer, up to 2.7: the recorded ones are 6e-6 off float64 themselves
 TARGET = 2.5e-6  # IoU maps, vectorised against looped
 NOTHING = 1e-6  # norm of a gradient that is zero but for rounding: of a bias in front of a batch norm
@@ -251,7 +253,7 @@ def test_losses_and_gradients(name: str, mode: str) -> None:
         spread = scale * gradient.numel() ** 0.5  # the largest sum that a gradient of that norm can have
         worst = max(worst, abs(norm - told[0]) / scale, abs(total_sum - told[1]) / spread)
     assert not ours_by_name.keys() & info["grad_norm_and_sum"][mode].keys()
-    record(name, f"{where}gradient norms and sums, relative", worst, GRADIENT)
+    record(name, f"{where}gradient norms and sums, relative", worst, BEYOND.get(name, GRADIENT))
     record(name, f"{where}gradients that are zero but for rounding", nothing, 10 * NOTHING)
     if mode == "train":
         check_running_statistics(name, model, info["bn_after_one_train_forward"])

@@ -137,8 +137,8 @@ def test_full_model(model: UMMAFormer, golden: dict[str, Tensor], manifest: dict
             close(f"{name} input, {what} {level}", kept[part][level], golden[f"{name}.{part}{level}"])
 
     spans, scores = model.candidates(outputs)[0]
-    theirs = golden[f"{name}.pre_nms_segments"]  # offsets times strides of up to 32, and so is their rounding
-    close(f"{name} input, spans before suppression", torch.from_numpy(spans), theirs, 4 * GRID)
+    theirs = golden[f"{name}.pre_nms_segments"]  # twice the tolerance: 7.4e-5 was seen on one processor
+    close(f"{name} input, spans before suppression", torch.from_numpy(spans), theirs, 2 * GRID)
     close(f"{name} input, scores before suppression", torch.from_numpy(scores), golden[f"{name}.pre_nms_scores"])
     ranked = torch.from_numpy(model.detections(outputs, [item])[0]).float()
     close(f"{name} input, final scores", ranked[:, 0], golden[f"{name}.scores"])
