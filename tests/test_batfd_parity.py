@@ -52,7 +52,7 @@ pytestmark = [
 
 # The tolerances of the goldens' README; losses and gradients are relative.
 MAP, FEATURE, FULL, LOSS, GRADIENT, EXACT = 2e-6, 1e-5, 1e-5, 1e-5, 1e-4, 1e-12
-# One case is beyond that on some processors: 1.4e-4 on one, 2.5e-4 there without oneDNN. The recorded gradients of it are
+# One case was beyond that on one processor: 1.4e-4, and 2.5e-4 there without oneDNN. Its recorded gradients are
 # themselves 8e-3 off those in double precision.
 BEYOND = {"plus_c3d_cnn_nocbg": 5e-4}
 DEEP = 2e-5  # float32 features of the video transformer, up to 2.7: the recorded ones are 6e-6 off float64 themselves
