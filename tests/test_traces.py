@@ -6,10 +6,11 @@ import io
 
 import cv2
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
-from seamline.encoders.traces import LOW, Lattice, TraceEncoder, dct_basis, relative
+from seamline.encoders.traces import LOW, ROUGHNESS, WORDS, Lattice, Statistics, TraceEncoder, dct_basis, relative
 
 
 def test_basis_is_orthonormal_and_equals_opencv() -> None:
@@ -60,3 +61,25 @@ def test_relative_traces_tell_a_patch_from_the_rest_whatever_the_photo() -> None
     torch.testing.assert_close(relative(loud), relative(quiet), atol=0.8, rtol=0)
     assert relative(quiet)[..., 4:8, 4:8].min() > 2 > 0 > relative(quiet)[..., 10:, 10:].max()
     assert torch.isfinite(relative(torch.full((1, 1, 4, 4), 7.0))).all()
+
+
+def test_statistics_count_every_word_once_and_do_not_mind_mirrors_negatives_or_quarter_turns() -> None:
+    luma = torch.from_numpy(np.random.default_rng(2).normal(0, 2, (2, 1, 48, 64)).astype(np.float32))
+    shares = Statistics()(luma)
+    assert shares.shape == (2, Statistics.channels, 6, 8)
+    torch.testing.assert_close(shares.view(2, -1, WORDS, 6, 8).sum(2), torch.ones(2, 4, 6, 8))
+    torch.testing.assert_close(Statistics()(-luma), shares)
+    torch.testing.assert_close(Statistics()(luma.transpose(2, 3)).transpose(2, 3), shares)
+
+
+def test_statistics_by_the_definition() -> None:
+    luma = np.random.default_rng(3).normal(0, 2, (24, 24)).astype(np.float32)
+    shares = Statistics()(torch.from_numpy(luma)[None, None])[0]
+    for number, step in enumerate(ROUGHNESS):
+        symbols = np.clip(np.round((luma[:, 3:] - 3 * luma[:, 2:-1] + 3 * luma[:, 1:-2] - luma[:, :-3]) / step), -1, 1)
+        flat = symbols[8:16, 7:18]  # the words of the middle block: four neighbours along the row
+        zeros = sum(not flat[y, x : x + 4].any() for y in range(8) for x in range(8))
+        turned = np.clip(np.round(np.diff(luma, 3, axis=0) / step), -1, 1)[7:18, 8:16]
+        zeros += sum(not turned[y : y + 4, x].any() for y in range(8) for x in range(8))
+        quiet = int(Statistics().kinds[40])  # the word 0 0 0 0
+        assert shares[2 * number * WORDS + quiet, 1, 1] == pytest.approx(zeros / 128)

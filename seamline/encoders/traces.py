@@ -1,7 +1,7 @@
 """A light encoder for the traces of a forgery, at native resolution.
 
 Semantics survive when a photo is shrunk; the traces of an editor do not. This encoder therefore reads pixels as they
-are and looks at two things a camera and its JPEG encoder leave everywhere alike, and an editor does not:
+are and looks at what a camera and its JPEG encoder leave everywhere alike, and an editor does not:
 
 * **residuals**: what learnable zero-mean 5 x 5 filters (high-pass at the start, after the rich models of Fridrich and
   Kodovsky, 2012, and the constrained layer of Bayar and Stamm, 2016) leave of the picture: noise, demosaicing and
@@ -9,16 +9,20 @@ are and looks at two things a camera and its JPEG encoder leave everywhere alike
 * **the JPEG lattice**: coefficients of the 8 x 8 DCT of the luma that went through quantisation with step s lie on
   multiples of s, so the mean of cos(2 pi c / s) over a neighbourhood tells which steps its history holds. This is the
   evidence of double-JPEG methods (after Bianchi and Piva, 2012), given to the network as plain maps. It needs the
-  window's origin on the 8 x 8 grid, which is where the pipeline cuts.
+  window's origin on the 8 x 8 grid, which is where the pipeline cuts;
+* **statistics**, if asked for: how often small third differences of the luma occur together
+  (:class:`Statistics`), which tells one grain, blur or re-sampling from another without having to be learnt.
 
-Both are then averaged locally and set against the whole window (:class:`Contrast`): a splice is no kind of texture, it
+They are then averaged locally and set against the whole window (:class:`Contrast`): a splice is no kind of texture, it
 is what does not belong to *this* photo. The trunk is a short stack of ConvNeXt-like blocks (Liu et al., 2022) at stride
 8 with growing dilation.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +31,9 @@ from torch.nn import functional as F
 from . import Features
 
 BLOCK = 8  # pixels: side of a JPEG block, and the stride of the feature grid
-STEPS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 16.0)  # quantisation steps looked for
+STEPS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 16.0)  # quantisation steps looked for, unless told
+ROUGHNESS = (1.0, 3.0)  # grey levels: steps that third differences are divided by
+WORDS = 25  # classes of four neighbouring third differences
 LOW = 21  # lowest zig-zag coefficients whose lattice is looked at
 GREY_SCALE = 127.5  # grey levels per unit of the normalised input
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG uses
@@ -51,13 +57,13 @@ class Lattice(nn.Module):
 
     basis: Tensor
     steps: Tensor
-    channels = 64 + (LOW - 1) * len(STEPS)
 
-    def __init__(self) -> None:
-        """Nothing is learned here."""
+    def __init__(self, steps: Sequence[float] = STEPS) -> None:
+        """``steps`` looked for, in grey levels. Nothing is learned here."""
         super().__init__()
+        self.channels = 64 + (LOW - 1) * len(steps)
         self.register_buffer("basis", dct_basis(), persistent=False)
-        self.register_buffer("steps", torch.tensor(STEPS).view(-1, 1, 1), persistent=False)
+        self.register_buffer("steps", torch.tensor(tuple(steps)).view(-1, 1, 1), persistent=False)
 
     def forward(self, luma: Tensor) -> Tensor:
         """(B, 1, H, W) luma in grey levels to (B, channels, H/8, W/8)."""
@@ -65,6 +71,60 @@ class Lattice(nn.Module):
         low = coefficients[:, 1:LOW]
         fit = torch.cos(low.unsqueeze(2) * (2 * math.pi / self.steps)).flatten(1, 2)
         return torch.cat([coefficients.abs().log1p(), fit], 1)
+
+
+class Statistics(nn.Module):
+    """How often small third differences of the luma occur together, block by block.
+
+    Third differences along rows and along columns are divided by a step, rounded and cut to -1, 0 and 1. Four
+    neighbours of them, in the direction of the difference or across it, make a word; words that are each other's mirror
+    image or negative count as one, which leaves 25. Source: Splicebuster (Cozzolino, Poggi and Verdoliva, 2015).
+    """
+
+    kinds: Tensor
+    channels = 2 * WORDS * len(ROUGHNESS)
+
+    def __init__(self) -> None:
+        """Nothing is learned here."""
+        super().__init__()
+        found: dict[tuple[int, ...], int] = {}
+        kinds = []
+        for word in itertools.product((-1, 0, 1), repeat=4):
+            negative = tuple(-n for n in word)
+            kinds.append(found.setdefault(min(word, word[::-1], negative, negative[::-1]), len(found)))
+        self.register_buffer("kinds", torch.tensor(kinds), persistent=False)
+
+    @torch.no_grad()
+    def forward(self, luma: Tensor) -> Tensor:
+        """(B, 1, H, W) luma in grey levels to (B, channels, H/8, W/8): per step, shares of words along and across."""
+        grown = F.pad(luma, (3, 3, 3, 3), mode="reflect")[:, 0]
+        shares = []
+        for step in ROUGHNESS:
+            symbols = [_third_difference(grown, dim).div(step).round().clamp(-1, 1).long() + 1 for dim in (1, 2)]
+            for dims in ((1, 2), (2, 1)):  # of the words of differences along columns and along rows
+                counts = [self._count(s, dim, luma.shape[2:]) for s, dim in zip(symbols, dims, strict=True)]
+                shares.append((counts[0] + counts[1]) / (2 * BLOCK**2))
+        return torch.cat(shares, 1)
+
+    def _count(self, symbols: Tensor, dim: int, size: Sequence[int]) -> Tensor:
+        """Words along ``dim`` in each block of the middle (H, W) of the symbols (B, h, w), (B, 25, H/8, W/8)."""
+        n = symbols.shape[dim] - 3
+        word = sum(symbols.narrow(dim, i, n) * 3 ** (3 - i) for i in range(4))
+        assert isinstance(word, Tensor)
+        (height, width), batch = size, len(word)
+        top, left = (word.shape[1] - height) // 2, (word.shape[2] - width) // 2
+        kind = self.kinds[word[:, top : top + height, left : left + width]]
+        grid = batch, height // BLOCK, width // BLOCK
+        block = torch.arange(math.prod(grid), device=kind.device).view(batch, grid[1], 1, grid[2], 1)
+        index = kind.view(batch, grid[1], BLOCK, grid[2], BLOCK) + WORDS * block
+        counts = torch.bincount(index.flatten(), minlength=WORDS * math.prod(grid))
+        return counts.view(*grid, WORDS).permute(0, 3, 1, 2)
+
+
+def _third_difference(x: Tensor, dim: int) -> Tensor:
+    for _ in range(3):
+        x = x.diff(dim=dim)
+    return x
 
 
 class Contrast(nn.Module):
@@ -120,11 +180,20 @@ class TraceEncoder(nn.Module):
         width: channels of the result.
         depth: blocks of the trunk; dilations repeat 1, 2, 4.
         residuals: zero-mean filters of the first layer.
+        steps: quantisation steps that the lattice is tried with, grey levels.
+        statistics: whether :class:`Statistics` are read too.
     """
 
     stride = BLOCK
 
-    def __init__(self, width: int = 128, depth: int = 6, residuals: int = 12) -> None:
+    def __init__(
+        self,
+        width: int = 128,
+        depth: int = 6,
+        residuals: int = 12,
+        steps: Sequence[float] = STEPS,
+        statistics: bool = False,
+    ) -> None:
         """Random weights; the first layer starts as random high-pass filters."""
         super().__init__()
         self.width = width
@@ -134,9 +203,11 @@ class TraceEncoder(nn.Module):
             _down(32, 64),
             _down(64, width),
         )
-        self.lattice = Lattice()
-        self.contrast = nn.ModuleList([Contrast(width, width), Contrast(Lattice.channels, width)])
-        self.join = nn.Conv2d(2 * width, width, 1)
+        self.lattice = Lattice(steps)
+        self.statistics = Statistics() if statistics else None
+        channels = [width, self.lattice.channels] + [Statistics.channels] * statistics
+        self.contrast = nn.ModuleList([Contrast(n, width) for n in channels])
+        self.join = nn.Conv2d(len(channels) * width, width, 1)
         self.trunk = nn.Sequential(*(Block(width, (1, 2, 4)[i % 3]) for i in range(depth)))
         self.norm = nn.BatchNorm2d(width)
         self.pool = nn.Linear(2 * width, width)
@@ -151,8 +222,11 @@ class TraceEncoder(nn.Module):
         residual = F.conv2d(F.pad(pixels, (2, 2, 2, 2), mode="reflect"), kernel)
         residual = torch.tanh(residual * (GREY_SCALE / 8))  # linear for noise, saturated at edges
         x = self.stem(torch.cat([residual, pixels], 1))
-        y = self.lattice((pixels * self.luma).sum(1, keepdim=True))
-        traces = [contrast(part) for contrast, part in zip(self.contrast, (x, y), strict=True)]
+        luma = (pixels * self.luma).sum(1, keepdim=True)
+        parts = [x, self.lattice(luma)]
+        if self.statistics is not None:
+            parts.append(self.statistics(luma))
+        traces = [contrast(part) for contrast, part in zip(self.contrast, parts, strict=True)]
         grid = self.norm(self.trunk(self.join(torch.cat(traces, 1))))
         pooled = self.pool(torch.cat([grid.mean((2, 3)), grid.flatten(2).std(2)], 1))
         return Features(grid, pooled)

@@ -52,6 +52,7 @@ class Recipe:
     sources: tuple[str, ...] = ()  # kinds of source to use, as that manifest names them
     exclude: tuple[str, ...] = ()  # path prefixes to leave out
     groups: tuple[str, ...] = ()  # use only sources of these groups of that manifest; empty: of all
+    without: tuple[str, ...] = ()  # groups to leave out
     kinds: tuple[tuple[str, float], ...] = tuple((kind, 1.0) for kind in FORGERS)  # weights
     post: tuple[tuple[str, float], ...] = (("png", 1.0), ("jpeg", 1.0))  # weights of the chains of draw_post
     quality: tuple[int, int] = (80, 100)  # of the final JPEG
@@ -160,7 +161,14 @@ def list_sources(folder: Path, recipe: Recipe) -> list[Source]:
     Raises:
         DataError: nothing is left to forge.
     """
-    found = select(folder, split=recipe.split, kinds=recipe.sources, groups=recipe.groups, exclude=recipe.exclude)
+    found = select(
+        folder,
+        split=recipe.split,
+        kinds=recipe.sources,
+        groups=recipe.groups,
+        without=recipe.without,
+        exclude=recipe.exclude,
+    )
     if not found:
         raise DataError(f"{folder}: no photos to forge here that the recipe selects")
     return found
