@@ -98,6 +98,20 @@ def test_what_needs_two_classes_is_nan_with_one(labels: list[int]) -> None:
         assert math.isnan(FIGURES[name](scores, labels)) == (not labels), name
 
 
+def test_ece_at_a_prior_of_its_own_does_not_depend_on_how_many_files_are_forged(rng: np.random.Generator) -> None:
+    scores = rng.random(40_000)
+    labels = rng.random(40_000) < scores  # calibrated, half of them forged
+    rare = ~labels | (rng.random(40_000) < 0.1)
+    assert expected_calibration_error(scores[rare], labels[rare]) > 0.2
+    assert expected_calibration_error(scores[rare], labels[rare], forged_prior=0.5) < 0.03
+    four, truth = [0.1, 0.1, 0.1, 0.6], [1, 1, 1, 0]
+    assert expected_calibration_error(four, truth, forged_prior=0.5) == pytest.approx(0.5 * 0.9 + 0.5 * 0.6)
+    assert expected_calibration_error(four, truth, forged_prior=0.75) == expected_calibration_error(four, truth)
+    assert math.isnan(expected_calibration_error([0.1], [1], forged_prior=0.5))
+    with pytest.raises(DataError, match="prior"):
+        expected_calibration_error(four, truth, forged_prior=1.0)
+
+
 @pytest.mark.parametrize(
     ("scores", "labels", "match"),
     [

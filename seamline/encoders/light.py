@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 TINY = 1e-5  # below any energy that an 8-bit picture can hold
 LUMA = (0.299, 0.587, 0.114)
+PIECE = 64  # faces that are looked at together where no statistics of them all are asked for: more only costs memory
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -84,19 +85,28 @@ class LightVideo(nn.Module):
         index = there.flatten().nonzero()[:, 0]  # (K,) the ticks with a face, in order
         x = mask.new_zeros(b * t, self.out.in_channels)
         if len(index):
-            frames = faces.transpose(1, 2)[there].to(mask.dtype)  # (K, 3, S, S)
-            if not faces.is_floating_point():
-                frames = frames / 255
-            y = (frames * self.luma).sum(1, keepdim=True)  # (K, 1, S, S)
-            follows = (index[1:] - index[:-1] == 1) & (index[1:] % t != 0)  # the same face a tick later
-            change = F.pad((y[1:] - y[:-1]) * follows[:, None, None, None], (0, 0, 0, 0, 0, 0, 1, 0))
-            edge = laplace(y)
-            energy = F.avg_pool2d(torch.cat([edge, change], 1).square(), 4).add(TINY).log() / 4  # (K, 2, S/4, S/4)
-            fine = self.patches(torch.cat([y - 0.5, 4 * edge, 4 * change], 1))
-            seen = self.body(torch.cat([fine, energy, F.avg_pool2d(frames, 4) - 0.5], 1))  # (K, features)
-            x = x.index_copy(0, index, seen.to(x.dtype))
+            frames = faces.transpose(1, 2)[there]  # (K, 3, S, S)
+            follows = F.pad((index[1:] - index[:-1] == 1) & (index[1:] % t != 0), (1, 0))  # the same face a tick later
+            piece = len(index) if self.training else PIECE
+            for first in range(0, len(index), piece):
+                some = slice(max(0, first - 1), first + piece)  # the face before comes along
+                seen = self._look(frames[some], follows[some])[min(first, 1) :]
+                x = x.index_copy(0, index[first : first + piece], seen.to(x.dtype))
         x = x.view(b, t, -1).transpose(1, 2)
         return self.against(self.out(x) * mask, mask)  # type: ignore[no-any-return]
+
+    def _look(self, faces: Tensor, follows: Tensor) -> Tensor:
+        """(K, 3, S, S), and (K,) whether each follows the one before it, to (K, features)."""
+        frames = faces.to(self.luma.dtype)
+        if not faces.is_floating_point():
+            frames = frames / 255
+        y = (frames * self.luma).sum(1, keepdim=True)  # (K, 1, S, S)
+        change = F.pad((y[1:] - y[:-1]) * follows[1:, None, None, None], (0, 0, 0, 0, 0, 0, 1, 0))
+        edge = laplace(y)
+        energy = F.avg_pool2d(torch.cat([edge, change], 1).square(), 4).add(TINY).log() / 4  # (K, 2, S/4, S/4)
+        fine = self.patches(torch.cat([y - 0.5, 4 * edge, 4 * change], 1))
+        seen: Tensor = self.body(torch.cat([fine, energy, F.avg_pool2d(frames, 4) - 0.5], 1))
+        return seen
 
 
 class LightAudio(nn.Module):

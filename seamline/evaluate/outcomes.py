@@ -20,6 +20,8 @@ from ..report import Modality, Report
 from ..verdicts import EVEN
 
 PROPOSALS = max(NUMBERS)  # asked for of a clip
+RELIABILITY_BINS = 10
+PRIOR = 0.5  # share of forged files that probabilities are calibrated for
 FRAMES = 25.0  # per second, in which forged frames of a clip are counted
 COVERS: dict[str, tuple[Modality, ...]] = {
     "video": ("video",),
@@ -126,13 +128,29 @@ class Columns:
             "detected": lambda: mean(self._flagged, times * self.forged),
             "false_alarms": lambda: mean(self._flagged[self.judged], judged * ~self.label),
             "inconclusive": lambda: mean(self._unsure, times),
-            "ece": lambda: expected_calibration_error(self.score, self.label, times=judged),
+            "ece": lambda: expected_calibration_error(self.score, self.label, times=judged, forged_prior=PRIOR),
             "brier": lambda: brier_score(self.score, self.label, judged),
             "cllr": lambda: cllr(self._llr, self.label, judged),
             "min_cllr": curve.minimum_cllr,
         }
         found = {name: figure() for name, figure in whole.items() if only is None or name in only}
         return found | {name: value for name, value in self.local(times).items() if only is None or name in only}
+
+    def reliability(self) -> list[list[float]]:
+        """Of equal bins of probability that hold any: mean probability, share of forged, how many files.
+
+        Mean and share are as if ``PRIOR`` of all files were forged, unless all or none are.
+        """
+        share = self.label.mean() if len(self.label) else 0.0
+        odds = (1 - PRIOR) / PRIOR * share / (1 - share) if 0 < share < 1 else 1.0
+        weight = np.where(self.label, 1.0, odds)
+        place = np.minimum((self.score * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+        found: list[list[float]] = []
+        for k in np.unique(place):
+            here = place == k
+            mean, forged = (np.average(of[here], weights=weight[here]) for of in (self.score, self.label))
+            found.append([round(float(mean), 5), round(float(forged), 5), int(here.sum())])
+        return found
 
     def local(self, times: Ints) -> dict[str, float]:
         """The figures of where a forgery is."""

@@ -101,21 +101,21 @@ def precision_recall(rows: Sequence[Row]) -> Sheet:
 
 
 def reliability(row: Row) -> Sheet:
-    """How often files of a probability are forged, with 95 % intervals (Wilson 1927) and how many files there are."""
+    """How often files of a probability are forged, if half of all are, with 95 % intervals (after Wilson 1927)."""
     sheet, axes = _framed("Reliability", [row])
     axes.grid(TENTHS, TENTHS, "probability of forgery that was given", "share that is forged", "xy")
     axes.line([(0, 0), (1, 1)], FAINT, 1.0, 4.0)
     bins = row["curves"]["reliability"]
-    points = [(mean, forged / n) for mean, forged, n in bins]
+    points = [(mean, share) for mean, share, _ in bins]
     axes.line(points, AUTHENTIC, 1.5)
-    for (mean, share), (_, forged, n) in zip(points, bins, strict=True):
-        low, high = wilson(forged, n)
+    for mean, share, n in bins:
+        low, high = wilson(share * n, n)
         axes.line([(mean, low), (mean, high)], AUTHENTIC, 1.5)
         axes.dot(mean, share, AUTHENTIC, 4.5)
         x, y = axes.at(mean, high if share <= 0.5 else low)
         sheet.text(x, y - 5 if share <= 0.5 else y + 13, str(n), FAINT, 11, "middle")
     axes.legend([(f"ECE {_figure(row, 'ece')}", AUTHENTIC, False), ("perfect", FAINT, True)])
-    _note(axes, "bars: 95 % intervals; small numbers: files of that probability")
+    _note(axes, "as if half of all files were forged; bars: 95 % intervals; small numbers: files of that probability")
     return sheet
 
 

@@ -55,11 +55,10 @@ from .outcomes import (
     ticks_of,
 )
 
-SCHEMA = "seamline.evaluation/2"
+SCHEMA = "seamline.evaluation/3"
 GRID = "grid"  # the name of all usual perturbations together
 DRAWS = 1000  # bootstrap resamples
 BINS = 20  # of the histogram of scores
-RELIABILITY_BINS = 10
 POINTS = 200  # at most, of a curve that a row keeps
 PART_FIGURES = {  # of a kind of forgery
     "image": ("auc", "f1", "iou", "f1_shown", "detected"),
@@ -354,11 +353,11 @@ def _curves(outcomes: Sequence[Outcome], columns: Columns) -> dict[str, Any]:
 
     ``roc`` (false-alarm rate, detection rate) and ``pr`` (recall, precision), at most ``POINTS`` points each;
     ``scores``, how many of each class lie in ``BINS`` equal bins of probability; ``reliability``, of equal bins
-    that hold any: mean probability, forged, all; of clips ``ap_iou``: IoU, AP, and its 95 % interval.
+    that hold any: mean probability and share of forged, both as if half of all files were forged, and how many there
+    are; of clips ``ap_iou``: IoU, AP, and its 95 % interval.
     """
     curve = columns.curve()
     bins = np.minimum((columns.score * BINS).astype(int), BINS - 1)
-    tens = np.minimum((columns.score * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
     found: dict[str, Any] = {
         "roc": _thinned(curve.fpr, curve.tpr),
         "pr": _thinned(curve.tpr[1:], curve.precision[1:]),
@@ -366,10 +365,7 @@ def _curves(outcomes: Sequence[Outcome], columns: Columns) -> dict[str, Any]:
             name: np.bincount(bins[columns.label == forged], minlength=BINS).tolist()
             for name, forged in (("authentic", False), ("forged", True))
         },
-        "reliability": [
-            [round(float(columns.score[here].mean()), 5), int(columns.label[here].sum()), int(here.sum())]
-            for here in (tens == k for k in np.unique(tens))
-        ],
+        "reliability": columns.reliability(),
     }
     if isinstance(columns, Clips) and columns.forged.any():
         spans = [spans_of(o.truth) for o in outcomes]

@@ -15,6 +15,7 @@ the segment [t, t + rows[d]) in ticks; ``rows`` given as a number D means durati
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -626,16 +627,20 @@ def iou_map(spans: Spans, ticks: int, length: int, rows: Rows) -> Tensor:
         (D, T) float32.
     """
     duration = np.array(durations(rows), np.float64)[:, None]
+    longest, columns = float(duration[-1, 0]), min(ticks, length)
     best = np.zeros((len(duration), length), np.float32)
-    begin = np.arange(min(ticks, length), dtype=np.float64)
-    end = begin + duration  # (D, n)
     for start, stop in _clipped(spans, ticks):
-        shared = np.minimum(end, stop)
+        first, last = max(0, math.floor(start - longest)), min(columns, math.ceil(stop))  # none but these can meet it
+        if first >= last:
+            continue
+        begin = np.arange(first, last, dtype=np.float64)
+        shared = np.minimum(begin + duration, stop)  # (D, n)
         shared -= np.maximum(begin, start)
         np.maximum(shared, 0, out=shared)
         shared /= duration + (stop - start) - shared
-        np.maximum(best[:, : len(begin)], shared, out=best[:, : len(begin)], casting="same_kind")
-    best[:, : len(begin)] *= end <= ticks + 1
+        np.maximum(best[:, first:last], shared, out=best[:, first:last], casting="same_kind")
+    late = max(0, math.floor(ticks + 1 - longest))
+    best[:, late:] *= np.arange(late, length) + duration <= ticks + 1
     return torch.from_numpy(best)
 
 

@@ -392,6 +392,7 @@ def expected_calibration_error(
     *,
     binning: Literal["width", "mass"] = "width",
     times: npt.ArrayLike | None = None,
+    forged_prior: float | None = None,
 ) -> float:
     """How far probabilities are from frequencies.
 
@@ -405,15 +406,21 @@ def expected_calibration_error(
         binning: ``"width"``: bins of equal width; one holds its left edge, the last 1.0 too. ``"mass"``: bins of
             equally many files (Nixon et al. 2019), equal scores in one bin.
         times: (n,) how often each file counts; by default once.
+        forged_prior: share of forged files that the probabilities are meant for, in (0, 1): files count so that the
+            forged ones make up this share. A probability that is right where half of all files are forged is wrong where
+            a tenth are, so without it the figure tells of the test set as much as of the scores. By default files count
+            as they come.
 
     Returns:
-        0 (calibrated) to 1, or nan for no files.
+        0 (calibrated) to 1, or nan for no files, and with ``forged_prior`` for files of one class only.
 
     Raises:
-        DataError: as :func:`roc_auc`, or a score lies outside [0, 1].
+        DataError: as :func:`roc_auc`, or a score lies outside [0, 1], or the prior outside (0, 1).
     """
     score, label = _probabilities(scores, labels)
     count = np.ones(len(score), np.int64) if times is None else _times(times, len(score))
+    if forged_prior is not None and not 0 < forged_prior < 1:
+        raise DataError(f"a prior lies between 0 and 1, not at {forged_prior}")
     total = int(count.sum())
     if not total:
         return math.nan
@@ -423,8 +430,14 @@ def expected_calibration_error(
         distinct, of = np.unique(score, return_inverse=True)
         many = np.bincount(of, count, len(distinct))
         place = np.minimum((np.cumsum(many) - many) * bins / total, bins - 1).astype(np.int64)[of]
-    gap = np.bincount(place, count * (label - score), bins)  # n_b * (share - mean)
-    return float(np.abs(gap).sum() / total)
+    weight = count / total
+    if forged_prior is not None:
+        forged = float(weight[label == 1].sum())
+        if not 0 < forged < 1:
+            return math.nan
+        weight *= np.where(label == 1, forged_prior / forged, (1 - forged_prior) / (1 - forged))
+    gap = np.bincount(place, weight * (label - score), bins)  # n_b / n * (share - mean)
+    return float(np.abs(gap).sum())
 
 
 def brier_score(scores: npt.ArrayLike, labels: npt.ArrayLike, times: npt.ArrayLike | None = None) -> float:

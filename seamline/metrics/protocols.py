@@ -608,7 +608,7 @@ def _seamline(items: Sequence[Item]) -> Figures:
             "eer": table.detection(equal_error_rate, times),
             "detected": _average(flagged, times, table.forged),
             "false_alarms": _average(flagged, times, ~table.forged),
-            "ece": table.detection(expected_calibration_error, times) if probable else math.nan,
+            "ece": table.detection(expected_calibration_error, times, forged_prior=0.5) if probable else math.nan,
             "brier": table.detection(brier_score, times) if probable else math.nan,
             **{name: value for part in parts for name, value in part(times).items()},
         }
