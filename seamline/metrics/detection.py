@@ -407,9 +407,9 @@ def expected_calibration_error(
             equally many files (Nixon et al. 2019), equal scores in one bin.
         times: (n,) how often each file counts; by default once.
         forged_prior: share of forged files that the probabilities are meant for, in (0, 1): files count so that the
-            forged ones make up this share. A probability that is right where half of all files are forged is wrong where
-            a tenth are, so without it the figure tells of the test set as much as of the scores. By default files count
-            as they come.
+            forged ones make up this share. A probability that is right where half of all files are forged is wrong
+            where a tenth are, so without it the figure tells of the test set as much as of the scores. By default files
+            count as they come.
 
     Returns:
         0 (calibrated) to 1, or nan for no files, and with ``forged_prior`` for files of one class only.
