@@ -11,8 +11,8 @@ BIN := .venv/bin
 demo: .venv/demo.done  ## make sample forgeries from public-domain photographs and scan them into demo/
 	$(BIN)/python -m seamline.demo
 
-test: .venv/dev.done  ## the test suite; also prints the parity table
-	$(BIN)/python -m pytest
+test: .venv/dev.done  ## the test suite on up to four cores; also prints the parity table
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 check: .venv/dev.done  ## lint, format, types
 	$(BIN)/ruff check .

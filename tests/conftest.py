@@ -1,18 +1,21 @@
-"""What every test gets: fixed seeds, two threads, and the shared goldens and photos where they are present."""
+"""What every test gets: fixed seeds, few threads, and the shared goldens and photos where they are present."""
 
 from __future__ import annotations
 
+import os
 import random
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from tests import parity_table
+
 SHARED = Path(__file__).parents[2] / "shared"
 
-torch.set_num_threads(2)
+torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else 2)
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +24,15 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  # for libraries that still use the global one
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _parity(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test compares with a golden goes along with its result, to whichever process prints the table."""
+    parity_table.rows.clear()
+    yield
+    if parity_table.rows:
+        request.node.user_properties.append(("parity", [*map(tuple, parity_table.rows)]))
 
 
 @pytest.fixture
@@ -39,8 +51,9 @@ def shared() -> Path:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print how close each recorded golden was met, worst ratio to its tolerance last."""
-    table = sys.modules.get("tests.parity_table")  # loaded only if a test recorded something
-    rows: list[tuple[str, str, float, float]] = getattr(table, "rows", [])
+    reports = [report for found in terminalreporter.stats.values() for report in found if hasattr(report, "when")]
+    told = [dict(report.user_properties).get("parity", []) for report in reports if report.when == "teardown"]
+    rows = [row for part in told for row in part]
     if not rows:
         return
     terminalreporter.section("parity with the reference")
