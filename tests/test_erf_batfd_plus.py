@@ -26,6 +26,7 @@ from seamline.detectors.erf_batfd_plus import (
     build,
     durations,
 )
+from seamline.encoders import light
 
 TINY = PRESETS["erf-batfd-plus-tiny"]
 
@@ -131,6 +132,17 @@ def reach(detector: ErfBatfdPlus) -> Tensor:
     return sound.grad.view(64, -1).abs().sum(1)
 
 
+def test_faces_looked_at_piece_by_piece_are_those_looked_at_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    encoder = light.LightVideo(8, side=32, channels=(4, 4, 4, 4)).eval()
+    faces = torch.randint(0, 256, (2, 3, 23, 32, 32), dtype=torch.uint8)
+    mask = torch.ones(2, 1, 23)
+    mask[0, :, 4:9] = mask[1, :, :2] = mask[1, :, 20:] = 0
+    whole = encoder(faces, mask)
+    monkeypatch.setattr(light, "PIECE", 5)
+    torch.testing.assert_close(encoder(faces, mask), whole, atol=1e-6, rtol=1e-6)
+
+
 def test_the_enhanced_receptive_field_spans_the_window_and_the_plain_one_does_not() -> None:
     torch.manual_seed(0)
 
@@ -143,8 +155,6 @@ def test_the_enhanced_receptive_field_spans_the_window_and_the_plain_one_does_no
     class _Pass(torch.nn.Module):
         def forward(self, x: Tensor, mask: Tensor) -> Tensor:
             return x
-
-    from seamline.encoders import light
 
     before = light.masked_mean
     light.masked_mean = lambda x, mask: torch.zeros_like(before(x, mask))  # type: ignore[assignment]
