@@ -121,15 +121,7 @@ def clip_sources(folder: Path, recipe: ClipRecipe) -> list[Source]:
     Raises:
         DataError: there are none.
     """
-    found = select(
-        folder,
-        split=recipe.split,
-        kinds=recipe.sources,
-        groups=recipe.groups,
-        without=recipe.without,
-        exclude=recipe.exclude,
-        endings=ENDINGS,
-    )
+    found = select(folder, recipe, ENDINGS)
     if not found:
         raise DataError(f"{folder}: no clips to forge here that the recipe selects")
     return found

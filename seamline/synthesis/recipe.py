@@ -161,14 +161,7 @@ def list_sources(folder: Path, recipe: Recipe) -> list[Source]:
     Raises:
         DataError: nothing is left to forge.
     """
-    found = select(
-        folder,
-        split=recipe.split,
-        kinds=recipe.sources,
-        groups=recipe.groups,
-        without=recipe.without,
-        exclude=recipe.exclude,
-    )
+    found = select(folder, recipe)
     if not found:
         raise DataError(f"{folder}: no photos to forge here that the recipe selects")
     return found
