@@ -140,7 +140,8 @@ def _plain(text: bytes) -> Rows:
 
     def some(i: int, j: int) -> tuple[Ints, Floats]:
         last, at = j == len(names), begins[i] - len(PAD)
-        piece = bytearray(PAD + text[begins[i] : None if last else begins[j]])
+        piece = bytearray(PAD)
+        piece += memoryview(text)[begins[i] : None if last else begins[j]]
         return _clips(piece, begins[i:j] - at, ends[i:j] - at, last=last)
 
     with ThreadPoolExecutor(min(len(cuts) - 1, os.cpu_count() or 1, THREADS)) as pool:  # numpy lets threads run

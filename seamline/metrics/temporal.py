@@ -103,7 +103,8 @@ def pack(found: Finds, truths: Sequence[Truth]) -> Spans:
         raise DataError(f"proposals of {len(counts)} clips and truths of {len(truths)}: give one each")
     spans, labels = _stack([spans_of(t) if isinstance(t, Report) else t for t in truths], 2, "truths")
     clip, true_clip = np.repeat(np.arange(len(counts)), counts), np.repeat(np.arange(len(counts)), labels)
-    wrong = np.isnan(rows[:, 0]) | ~np.isfinite(rows[:, 1:]).all(1) | (rows[:, 2] < rows[:, 1])
+    score, start, end = rows.T.copy()
+    wrong = np.isnan(score) | ~np.isfinite(start) | ~np.isfinite(end) | (end < start)
     if wrong.any():
         i = int(wrong.argmax())
         raise DataError(f"clip number {clip[i]}: {rows[i].tolist()} is not a proposal (score, start, end)")
@@ -111,7 +112,6 @@ def pack(found: Finds, truths: Sequence[Truth]) -> Spans:
     if wrong.any():
         i = int(wrong.argmax())
         raise DataError(f"clip number {true_clip[i]}: {spans[i].tolist()} is not a forged span (start, end)")
-    score, start, end = rows.T.copy()
     true_start, true_end = spans.T.copy()
     return Spans(score, start, end, clip, counts, true_start, true_end, true_clip, labels)
 
