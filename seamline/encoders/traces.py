@@ -100,8 +100,8 @@ class Statistics(nn.Module):
         grown = F.pad(luma, (3, 3, 3, 3), mode="reflect")[:, 0]
         shares = []
         for step in ROUGHNESS:
-            symbols = [_third_difference(grown, dim).div(step).round().clamp(-1, 1).long() + 1 for dim in (1, 2)]
-            for dims in ((1, 2), (2, 1)):  # of the words of differences along columns and along rows
+            symbols = [grown.diff(3, dim).div(step).round().clamp(-1, 1).long() + 1 for dim in (1, 2)]
+            for dims in ((1, 2), (2, 1)):  # words in the direction of the difference, then across it
                 counts = [self._count(s, dim, luma.shape[2:]) for s, dim in zip(symbols, dims, strict=True)]
                 shares.append((counts[0] + counts[1]) / (2 * BLOCK**2))
         return torch.cat(shares, 1)
@@ -119,12 +119,6 @@ class Statistics(nn.Module):
         index = kind.view(batch, grid[1], BLOCK, grid[2], BLOCK) + WORDS * block
         counts = torch.bincount(index.flatten(), minlength=WORDS * math.prod(grid))
         return counts.view(*grid, WORDS).permute(0, 3, 1, 2)
-
-
-def _third_difference(x: Tensor, dim: int) -> Tensor:
-    for _ in range(3):
-        x = x.diff(dim=dim)
-    return x
 
 
 class Contrast(nn.Module):
