@@ -72,7 +72,9 @@ class Recipe:
     model: str  # a preset that the zoo knows
     stage: tuple[Stage, ...]
     sizes: dict[str, Any] = field(default_factory=dict)  # replace fields of the preset's sizes
-    init: str | None = None  # weights to start from (a name or file that the zoo loads), of the same sizes
+    init: str | None = (
+        None  # weights to start from (a name or file that the zoo loads), of the same sizes or fewer inputs
+    )
     seed: int = 42
     crop: int = 256  # of a training window: its side in pixels (multiple of 8; unless photos are seen whole), or ticks
     near: float = 0.75  # probability that the window of a forged photo is put on its forgery
@@ -434,10 +436,36 @@ def _detector(recipe: Recipe) -> Detector:
     if recipe.init is not None:
         first, _ = zoo.load_detector(recipe.init)
         try:
-            detector.load_state_dict(first.state_dict())
-        except RuntimeError as cause:
-            raise DataError(f"init = {recipe.init!r} does not fit the recipe's model: {cause}") from cause
+            detector.load_state_dict(_grown(first.state_dict(), detector.state_dict()))
+        except ValueError as cause:
+            raise DataError(f"init = {recipe.init!r} does not fit the recipe's model: {cause}") from None
     return detector
+
+
+def _grown(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The old weights in the shapes of a network with more inputs: what it adds stays, and is not listened to at first.
+
+    Inputs of a layer are dimension 1 of its weight; those that the old layer lacks start at zero, so that the grown
+    network says what the old one did.
+
+    Raises:
+        ValueError: the old weights have a name or another dimension that the new ones have not; the first one is named.
+    """
+    grown, strange = dict(new), []
+    for name, tensor in old.items():
+        into = new.get(name)
+        if into is not None and into.ndim == tensor.ndim > 1 and into.shape[1] > tensor.shape[1]:
+            silent = tensor.new_zeros(tensor.shape[0], into.shape[1] - tensor.shape[1], *tensor.shape[2:])
+            tensor = torch.cat([tensor, silent], 1)
+        grown[name] = tensor
+        if into is None or into.shape != tensor.shape:
+            strange.append(name)
+    if strange:
+        first = strange[0]
+        there = f"{tuple(new[first].shape)} there" if first in new else "not there"
+        more = f", and {len(strange) - 1} more" if len(strange) > 1 else ""
+        raise ValueError(f"{first} is {tuple(old[first].shape)} in the weights and {there}{more}")
+    return grown
 
 
 def _fits(detector: Detector, stage: Stage, feed: Feed) -> None:

@@ -52,6 +52,14 @@ def test_quantile_fusion_interpolates_as_torch_does() -> None:
     assert torch.allclose(fusion(torch.zeros(3), patches), expected, rtol=1e-5)
 
 
+def test_quantile_fusion_counts_in_full_precision() -> None:
+    patches = torch.randn(2, 1024, generator=torch.Generator().manual_seed(0)).bfloat16()
+    fusion = QuantileFusion()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = fusion(patches[:, 0], patches)
+    torch.testing.assert_close(half.float(), fusion(patches[:, 0].float(), patches.float()), atol=0.02, rtol=0.01)
+
+
 def test_quantile_fusion_gradients() -> None:
     fusion = QuantileFusion().double()
     whole = torch.randn(2, dtype=torch.float64, requires_grad=True)

@@ -10,7 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from seamline.encoders.traces import LOW, ROUGHNESS, WORDS, Lattice, Statistics, TraceEncoder, dct_basis, relative
+from seamline.encoders.traces import (
+    BINS,
+    LOW,
+    ROUGHNESS,
+    WORDS,
+    Counts,
+    Lattice,
+    Statistics,
+    TraceEncoder,
+    dct_basis,
+    relative,
+)
 
 
 def test_basis_is_orthonormal_and_equals_opencv() -> None:
@@ -83,3 +94,53 @@ def test_statistics_by_the_definition() -> None:
         zeros += sum(not turned[y : y + 4, x].any() for y in range(8) for x in range(8))
         quiet = int(Statistics().kinds[40])  # the word 0 0 0 0
         assert shares[2 * number * WORDS + quiet, 1, 1] == pytest.approx(zeros / 128)
+
+
+def luma_of(quality: int, shape: tuple[int, int] = (256, 256)) -> tuple[torch.Tensor, list[int]]:
+    """The luma of a rough colour picture after JPEG, (1, 1, H, W), and the low steps of the table it was saved with."""
+    rng = np.random.default_rng(4)
+    rough = cv2.GaussianBlur(rng.normal(0, 90, (*shape, 3)).astype(np.float32), (0, 0), 0.7) + 128
+    out = io.BytesIO()
+    Image.fromarray(np.clip(rough, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=quality)
+    with Image.open(out) as picture:
+        table = torch.tensor(picture.quantization[0]).view(8, 8)
+        rgb = torch.from_numpy(np.array(picture.convert("RGB"), np.float32))
+    zigzag = sorted(((i, j) for i in range(8) for j in range(8)), key=lambda ij: (sum(ij), ij[1 - sum(ij) % 2]))
+    return (rgb @ torch.tensor([0.299, 0.587, 0.114]))[None, None], [int(table[ij]) for ij in zigzag[1:LOW]]
+
+
+@pytest.mark.parametrize("quality", [60, 75, 85, 90, 95])
+def test_steps_of_the_last_save_are_read_from_pixels(quality: int) -> None:
+    luma, table = luma_of(quality)
+    steps = Counts.steps(torch.nn.functional.conv2d(luma, Counts().basis, stride=8)).flatten().tolist()
+    assert sum(a == b for a, b in zip(steps, table, strict=True)) >= 19, (steps, table)
+
+
+def test_without_a_save_the_step_is_one_and_every_coefficient_has_a_bin() -> None:
+    luma = torch.from_numpy(np.random.default_rng(5).normal(128, 30, (2, 1, 128, 128)).astype(np.float32))
+    assert (Counts.steps(torch.nn.functional.conv2d(luma, Counts().basis, stride=8)) == 1).all()
+    counts = Counts()(luma)
+    assert counts.shape == (2, Counts.channels, 16, 16)
+    torch.testing.assert_close(
+        counts.view(2, BINS + 1, LOW - 1, 16, 16)[:, :BINS].sum(1), torch.ones(2, LOW - 1, 16, 16)
+    )
+    flat = Counts()(torch.full((1, 1, 64, 64), 7.0))
+    assert torch.isfinite(flat).all()
+
+
+def test_a_block_that_was_not_saved_before_falls_out_of_the_counts() -> None:
+    saved, _ = luma_of(75)
+    changed = saved.clone()
+    changed[..., 64:128, 64:128] = luma_of(100, (64, 64))[0]
+    fit = Counts()(changed)[:, -(LOW - 1) :].mean(1)[0]
+    assert fit[8:16, 8:16].mean() < 0.5 < 0.9 < fit[:8].mean()
+
+
+def test_traces_are_read_in_full_precision_under_autocast() -> None:
+    encoder = TraceEncoder(width=16, depth=1, statistics=True, counts=True).eval()
+    pixels = torch.rand(1, 3, 64, 64) * 2 - 1
+    plain = encoder._traces(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = encoder._traces(pixels)
+    for a, b in zip(plain, half, strict=True):
+        torch.testing.assert_close(a, b, atol=0, rtol=0)

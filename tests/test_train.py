@@ -31,7 +31,7 @@ from seamline.detectors.loupe import PRESETS
 from seamline.errors import DataError
 from seamline.evaluate import evaluate
 from seamline.feeds import Photos
-from seamline.train import Recipe, Stage, Windows, _follow, read_recipe, train, wsd
+from seamline.train import Recipe, Stage, Windows, _detector, _follow, read_recipe, train, wsd
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -438,3 +438,20 @@ def test_tiny_loupe_from_recipe_to_weights(data: Path, tmp_path: Path) -> None:
     about = json.loads((tmp_path / "out/run.json").read_text())
     assert about["recipe_text"] == path.read_text()
     assert about["versions"]["torch"] == torch.__version__
+
+
+def test_a_network_with_more_inputs_starts_as_the_one_it_grew_from() -> None:
+    sizes = PRESETS["loupe-native"].encoder_sizes | {"statistics": True, "counts": True}
+    grown = _detector(
+        dataclasses.replace(RECIPE, model="loupe-native", init="loupe-native", sizes={"encoder_sizes": sizes})
+    )
+    old, _ = zoo.load_detector("loupe-native")
+    assert len(list(grown.parameters())) > len(list(old.parameters()))
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        ours, theirs = grown.eval()(pixels), old(pixels)
+    torch.testing.assert_close(ours.logit, theirs.logit)
+    torch.testing.assert_close(ours.sets[-1].masks, theirs.sets[-1].masks)
+    words = r"segmentor.real is \(96,\) in the weights and \(32,\) there, and [0-9]+ more$"
+    with pytest.raises(DataError, match="init = 'loupe-native' does not fit the recipe's model: " + words):
+        _detector(dataclasses.replace(RECIPE, model="loupe-native", init="loupe-native", sizes={"width": 32}))

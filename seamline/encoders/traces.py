@@ -10,6 +10,9 @@ are and looks at what a camera and its JPEG encoder leave everywhere alike, and 
   multiples of s, so the mean of cos(2 pi c / s) over a neighbourhood tells which steps its history holds. This is the
   evidence of double-JPEG methods (after Bianchi and Piva, 2012), given to the network as plain maps. It needs the
   window's origin on the 8 x 8 grid, which is where the pipeline cuts;
+* **counts**, if asked for: the same coefficients counted in the steps that this photo was last saved with, which are
+  read from its pixels (:class:`Counts`): the histograms in which a second compression leaves its gaps, as CAT-Net (Kwon
+  et al., 2022) reads them from a JPEG's own tables;
 * **statistics**, if asked for: how often small third differences of the luma occur together
   (:class:`Statistics`), which tells one grain, blur or re-sampling from another without having to be learnt.
 
@@ -35,6 +38,9 @@ STEPS = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 16.0)  # quantisation st
 ROUGHNESS = (1.0, 3.0)  # grey levels: steps that third differences are divided by
 WORDS = 25  # classes of four neighbouring third differences
 LOW = 21  # lowest zig-zag coefficients whose lattice is looked at
+LARGEST = 32  # largest quantisation step that is recognised
+BINS = 6  # of a histogram of coefficients: 0 to 4 steps, and more
+ROUNDING = 0.04  # variance of a DCT coefficient of the luma after pixels were rounded to whole RGB values
 GREY_SCALE = 127.5  # grey levels per unit of the normalised input
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG uses
 
@@ -71,6 +77,52 @@ class Lattice(nn.Module):
         low = coefficients[:, 1:LOW]
         fit = torch.cos(low.unsqueeze(2) * (2 * math.pi / self.steps)).flatten(1, 2)
         return torch.cat([coefficients.abs().log1p(), fit], 1)
+
+
+class Counts(nn.Module):
+    """How many steps of the last quantisation each low DCT coefficient of the luma has, and how well that fits.
+
+    Coefficients of a photo that was saved as JPEG are multiples of the steps of its table. Those are recognised, window
+    by window: of all steps that fit the coefficients of a frequency nearly as well as the best one, the largest; 1
+    where none fits. An earlier save with other steps leaves gaps and peaks in the histogram of the multiples; what was
+    put in after it has none. Nothing needs to be known of the file, so a JPEG that was saved as PNG is read like any.
+    """
+
+    basis: Tensor
+    channels = (LOW - 1) * (BINS + 1)
+
+    def __init__(self) -> None:
+        """Nothing is learned here."""
+        super().__init__()
+        self.register_buffer("basis", dct_basis()[1:LOW], persistent=False)
+
+    @torch.no_grad()
+    def forward(self, luma: Tensor) -> Tensor:
+        """(B, 1, H, W) luma in grey levels to (B, channels, H/8, W/8): shares of the bins, then the fit in [-1, 1]."""
+        coefficients = F.conv2d(luma, self.basis, stride=BLOCK)
+        multiples = coefficients / self.steps(coefficients)
+        size = multiples.abs()
+        bins = [(1 - (size - n).abs()).clamp_(min=0) for n in range(BINS - 1)]
+        bins.append((size - (BINS - 2)).clamp_(0, 1))
+        return torch.cat([*bins, (multiples * (2 * math.pi)).cos_()], 1)
+
+    @staticmethod
+    def steps(coefficients: Tensor) -> Tensor:
+        """The step of each frequency of (B, C, h, w) coefficients, (B, C, 1, 1), from 1 to ``LARGEST``.
+
+        The fit to a step is the mean of cos(2 pi c / step) over coefficients that would not round to zero, over what
+        rounding to whole pixels would leave of a perfect one, drawn to zero where they are few.
+        """
+        size, fits = coefficients.abs(), []
+        for step in range(1, LARGEST + 1):
+            counted = size > step / 2
+            wave = (coefficients * (2 * math.pi / step)).cos_().mul_(counted).sum((2, 3))
+            perfect = math.exp(-2 * ROUNDING * (math.pi / step) ** 2)
+            fits.append(wave / (perfect * (counted.sum((2, 3)) + 4)))
+        fit = torch.stack(fits)
+        good = (fit > 0.5) & (fit >= fit.amax(0) - 0.04)
+        numbers = torch.arange(1.0, LARGEST + 1, device=fit.device).view(-1, 1, 1)
+        return (good * numbers).amax(0).clamp_(min=1)[:, :, None, None]
 
 
 class Statistics(nn.Module):
@@ -176,6 +228,7 @@ class TraceEncoder(nn.Module):
         residuals: zero-mean filters of the first layer.
         steps: quantisation steps that the lattice is tried with, grey levels.
         statistics: whether :class:`Statistics` are read too.
+        counts: whether :class:`Counts` are read too.
     """
 
     stride = BLOCK
@@ -187,6 +240,7 @@ class TraceEncoder(nn.Module):
         residuals: int = 12,
         steps: Sequence[float] = STEPS,
         statistics: bool = False,
+        counts: bool = False,
     ) -> None:
         """Random weights; the first layer starts as random high-pass filters."""
         super().__init__()
@@ -199,7 +253,8 @@ class TraceEncoder(nn.Module):
         )
         self.lattice = Lattice(steps)
         self.statistics = Statistics() if statistics else None
-        channels = [width, self.lattice.channels] + [Statistics.channels] * statistics
+        self.counts = Counts() if counts else None
+        channels = [width, self.lattice.channels] + [Statistics.channels] * statistics + [Counts.channels] * counts
         self.contrast = nn.ModuleList([Contrast(n, width) for n in channels])
         self.join = nn.Conv2d(len(channels) * width, width, 1)
         self.trunk = nn.Sequential(*(Block(width, (1, 2, 4)[i % 3]) for i in range(depth)))
@@ -216,14 +271,18 @@ class TraceEncoder(nn.Module):
         residual = F.conv2d(F.pad(pixels, (2, 2, 2, 2), mode="reflect"), kernel)
         residual = torch.tanh(residual * (GREY_SCALE / 8))  # linear for noise, saturated at edges
         x = self.stem(torch.cat([residual, pixels], 1))
-        luma = (pixels * self.luma).sum(1, keepdim=True)
-        parts = [x, self.lattice(luma)]
-        if self.statistics is not None:
-            parts.append(self.statistics(luma))
+        parts = [x, *self._traces(pixels)]
         traces = [contrast(part) for contrast, part in zip(self.contrast, parts, strict=True)]
         grid = self.norm(self.trunk(self.join(torch.cat(traces, 1))))
         pooled = self.pool(torch.cat([grid.mean((2, 3)), grid.flatten(2).std(2)], 1))
         return Features(grid, pooled)
+
+    def _traces(self, pixels: Tensor) -> list[Tensor]:
+        """What is not learned; in full precision always, as half of it can't tell 40 from 40.2 grey levels."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            luma = (pixels.float() * self.luma).sum(1, keepdim=True)
+            readers = (self.lattice, self.statistics, self.counts)
+            return [reader(luma) for reader in readers if reader is not None]
 
 
 def _down(inputs: int, outputs: int) -> nn.Sequential:

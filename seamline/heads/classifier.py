@@ -56,7 +56,8 @@ class QuantileFusion(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, whole: Tensor, patches: Tensor) -> Tensor:
-        """(B,) and (B, N), any N >= 1, to (B,)."""
+        """(B,) and (B, N), any N >= 1, to (B,); in full precision, as half of it can't count 1 024 patches."""
+        whole, patches = whole.float(), patches.float()
         ordered = patches.sort(1).values
         at = torch.tensor(self.quantiles, device=patches.device, dtype=patches.dtype) * (patches.shape[1] - 1)
         low = at.floor()
