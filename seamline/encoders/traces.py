@@ -196,7 +196,8 @@ class Contrast(nn.Module):
 
 
 def relative(x: Tensor) -> Tensor:
-    """Each channel of (B, C, h, w) against its own mean and deviation over the window."""
+    """Each channel of (B, C, h, w) against its own mean and deviation over the window, in single precision at least."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))  # the gradient of a small deviation is beyond half of it
     deviation, mean = torch.std_mean(x, (2, 3), keepdim=True)
     return (x - mean) / (deviation + 0.05)
 
@@ -215,7 +216,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, W, h, w) to the same shape."""
-        change: Tensor = self.project(F.gelu(self.expand(self.norm(self.depthwise(x)))))
+        with torch.autocast("cpu", enabled=False):  # its bfloat16 gradient of dilated kernels is sometimes not finite
+            spread = self.depthwise(x.to(self.depthwise.weight.dtype))
+        change: Tensor = self.project(F.gelu(self.expand(self.norm(spread))))
         return x + self.scale * change
 
 
@@ -274,7 +277,8 @@ class TraceEncoder(nn.Module):
         parts = [x, *self._traces(pixels)]
         traces = [contrast(part) for contrast, part in zip(self.contrast, parts, strict=True)]
         grid = self.norm(self.trunk(self.join(torch.cat(traces, 1))))
-        pooled = self.pool(torch.cat([grid.mean((2, 3)), grid.flatten(2).std(2)], 1))
+        deviation, mean = torch.std_mean(grid.to(torch.promote_types(grid.dtype, torch.float32)), (2, 3))
+        pooled = self.pool(torch.cat([mean, deviation], 1))
         return Features(grid, pooled)
 
     def _traces(self, pixels: Tensor) -> list[Tensor]:

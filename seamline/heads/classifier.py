@@ -56,15 +56,16 @@ class QuantileFusion(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, whole: Tensor, patches: Tensor) -> Tensor:
-        """(B,) and (B, N), any N >= 1, to (B,); in full precision, as half of it can't count 1 024 patches."""
-        whole, patches = whole.float(), patches.float()
+        """(B,) and (B, N), any N >= 1, to (B,); in single precision at least, as half of it can't count 1 024 patches."""
+        kind = torch.promote_types(patches.dtype, torch.float32)
+        whole, patches = whole.to(kind), patches.to(kind)
         ordered = patches.sort(1).values
         at = torch.tensor(self.quantiles, device=patches.device, dtype=patches.dtype) * (patches.shape[1] - 1)
         low = at.floor()
         step = at - low
         below, above = ordered[:, low.long()], ordered[:, at.ceil().long()]  # (B, K)
         parts = torch.cat([whole[:, None], patches.mean(1, keepdim=True), below + step * (above - below)], 1)
-        return parts @ self.weight + self.bias
+        return (parts * self.weight).sum(1) + self.bias
 
 
 class PatchAwareClassifier(nn.Module):
