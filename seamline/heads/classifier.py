@@ -56,7 +56,7 @@ class QuantileFusion(nn.Module):
         self.bias = nn.Parameter(torch.zeros(()))
 
     def forward(self, whole: Tensor, patches: Tensor) -> Tensor:
-        """(B,) and (B, N), any N >= 1, to (B,); in single precision at least, as half of it can't count 1 024 patches."""
+        """(B,) and (B, N), any N >= 1, to (B,); in single precision at least: half of it can't count 1 024."""
         kind = torch.promote_types(patches.dtype, torch.float32)
         whole, patches = whole.to(kind), patches.to(kind)
         ordered = patches.sort(1).values

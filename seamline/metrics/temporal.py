@@ -149,9 +149,10 @@ def union(spans: npt.ArrayLike) -> Floats:
 
 def _stack(items: Sequence[Any], width: int, what: str) -> tuple[Floats, Ints]:
     """Rows of all clips, (P, width) float64, and how many each clip has, (n,)."""
-    if all(type(item) is list and all(type(row) is list and len(row) == width for row in item) for item in items):
-        rows = np.array([row for item in items for row in item], np.float64)  # one array, not one for each clip
-        return rows.reshape(-1, width), np.array([len(item) for item in items], np.int64)
+    if {*map(type, items)} <= {list}:
+        rows = [row for item in items for row in item]
+        if {*map(type, rows)} <= {list} and {*map(len, rows)} <= {width}:  # one array, not one for each clip
+            return np.array(rows, np.float64).reshape(-1, width), np.array([*map(len, items)], np.int64)
     arrays = [np.asarray(item, np.float64) for item in items]
     for i, array in enumerate(arrays):
         if array.shape[-1:] != (width,) or array.ndim != 2:
