@@ -59,6 +59,7 @@ PHOTO_GRID = (
     *("crop5", "blur1", "noise5", "screenshot"),
 )
 CLIP_GRID = ("crf23", "crf32", "crf40", "fps15", "aac24", "opus12", "snr20", "snr10", "band3400", "mute")
+LARGEST_FACTOR = 8  # of resizing, either way
 SCREEN = (1920, 1080)  # pixels, longer side first
 CODED_RATE = 48000  # hertz, of sound that is coded again
 
@@ -142,7 +143,7 @@ def _photo_step(name: str, word: str, number: float | None) -> PhotoChange:
         whole = number == int(number)
         if word == "jpeg" and whole and number <= 100:
             return lambda rgb, mask: (_jpeg(rgb, int(number)), mask)
-        if word == "resize":
+        if word == "resize" and 1 / LARGEST_FACTOR <= number <= LARGEST_FACTOR:
             how = cv2.INTER_AREA if number < 1 else cv2.INTER_CUBIC
             return lambda rgb, mask: _resized(rgb, mask, number, how)
         if word == "crop" and whole:
@@ -152,8 +153,8 @@ def _photo_step(name: str, word: str, number: float | None) -> PhotoChange:
         if word == "noise":
             return lambda rgb, mask: (_grainy(rgb, number), mask)
     raise DataError(
-        f"unknown perturbation {name!r} of photos: none, jpegQ (as jpeg75), resizeF (as resize0.75), cropN, blurS,"
-        " noiseS, screenshot, several joined by +, or grid for all of the usual ones"
+        f"unknown perturbation {name!r} of photos: none, jpegQ (as jpeg75), resizeF (as resize0.75, at most"
+        f" {LARGEST_FACTOR}), cropN, blurS, noiseS, screenshot, several joined by +, or grid for all of the usual ones"
     )
 
 
