@@ -85,7 +85,8 @@ def test_photos_end_as_the_files_that_they_would_be(photo: npt.NDArray[np.uint8]
 
 
 @pytest.mark.parametrize(
-    "name", ["jpeg", "jpeg0", "jpeg101", "jpeg7.5", "resize0", "resize75", "resize0.1", "crop1.5", "blur", "fog", "crf32", ""]
+    "name",
+    ["jpeg", "jpeg0", "jpeg101", "jpeg7.5", "resize0", "resize75", "resize0.1", "crop1.5", "blur", "fog", "crf32", ""],
 )
 def test_unknown_perturbations_of_photos(name: str) -> None:
     with pytest.raises(DataError, match="of photos: none, jpegQ"):

@@ -440,18 +440,23 @@ def test_tiny_loupe_from_recipe_to_weights(data: Path, tmp_path: Path) -> None:
     assert about["versions"]["torch"] == torch.__version__
 
 
-def test_a_network_with_more_inputs_starts_as_the_one_it_grew_from() -> None:
-    sizes = PRESETS["loupe-native"].encoder_sizes | {"statistics": True, "counts": True}
-    grown = _detector(
-        dataclasses.replace(RECIPE, model="loupe-native", init="loupe-native", sizes={"encoder_sizes": sizes})
-    )
-    old, _ = zoo.load_detector("loupe-native")
+def test_a_network_with_more_inputs_starts_as_the_one_it_grew_from(tmp_path: Path) -> None:
+    encoder = {"width": 32, "depth": 1, "statistics": False, "counts": False}
+    sizes = {"encoder_sizes": encoder, "width": 32, "norm_groups": 8}
+    small = dataclasses.replace(RECIPE, model="loupe-native", sizes=sizes)
+    old = _detector(small).eval()
+    zoo.save(old, tmp_path / "old.safetensors")
+    more = {"statistics": True, "counts": True}
+    begun = dataclasses.replace(small, init=str(tmp_path / "old.safetensors"))
+    grown = _detector(dataclasses.replace(begun, sizes=sizes | {"encoder_sizes": encoder | more}))
     assert len(list(grown.parameters())) > len(list(old.parameters()))
     pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         ours, theirs = grown.eval()(pixels), old(pixels)
     torch.testing.assert_close(ours.logit, theirs.logit)
     torch.testing.assert_close(ours.sets[-1].masks, theirs.sets[-1].masks)
-    words = r"segmentor.real is \(96,\) in the weights and \(32,\) there, and [0-9]+ more$"
-    with pytest.raises(DataError, match="init = 'loupe-native' does not fit the recipe's model: " + words):
-        _detector(dataclasses.replace(RECIPE, model="loupe-native", init="loupe-native", sizes={"width": 32}))
+    words = (
+        r"does not fit the recipe's model: segmentor.real is \(32,\) in the weights and \(16,\) there, and [0-9]+ more$"
+    )
+    with pytest.raises(DataError, match=words):
+        _detector(dataclasses.replace(begun, sizes=begun.sizes | {"width": 16}))
