@@ -239,7 +239,9 @@ class Session:
         logit, heatmap = self._look(detector, image.pixels)
         if not math.isfinite(logit) or np.isnan(heatmap.sum()):
             raise _no_number(image.path)
-        probability = _calibrated(logit, card.calibration)
+        compressed = any(reason.code == "too_compressed" for reason in limits)
+        fit = card.calibrations.get("compressed", card.calibration) if compressed else card.calibration
+        probability = _calibrated(logit, fit)
         warnings = report.warnings
         regions: tuple[Region, ...] = ()
         mask = np.zeros((height, width), bool)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 from pathlib import Path
 
 import cv2
@@ -12,11 +14,14 @@ import pytest
 import torch
 
 from seamline import zoo
+from seamline.data import open_data
 from seamline.detectors.loupe import build
 from seamline.errors import DataError
-from seamline.evaluate import calibrate, card_table, evaluate, model_card
+from seamline.evaluate import calibrate, calibration, card_table, evaluate, model_card
 from seamline.evaluate import rows as rows_of
 from seamline.evaluate.calibration import platt
+from seamline.media import Image
+from seamline.pipeline import Session
 from seamline.report import Media, Model, Report
 
 
@@ -144,6 +149,35 @@ def test_calibrate_keeps_the_promised_share_of_false_alarms(data: Path, tmp_path
     row = evaluate(fitted, data, progress=False)
     assert row["false_alarms"] == 0.0
     assert row["mask_threshold"] == facts["mask_threshold"]
+
+
+def test_compressed_photos_are_calibrated_apart_and_set_no_threshold(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of twelve photos a quarter was saved below the lowest quality: their logits count for nothing but themselves."""
+    quality = {sample.media: (60, 90, None, None)[i // 3] for i, sample in enumerate(open_data(data))}
+    monkeypatch.setattr(calibration, "_quality", lambda sample: quality[sample.media])
+    monkeypatch.setattr(calibration, "_lowest_quality", lambda *_: 75)
+    monkeypatch.setattr(calibration, "ENOUGH", 1)
+    fitted: list[int] = []
+    monkeypatch.setattr(calibration, "platt", lambda x, y: fitted.append(len(x)) or (len(x), -0.5))
+    torch.manual_seed(0)
+    zoo.save(build("loupe-tiny"), tmp_path / "raw.safetensors")
+    facts = calibrate(tmp_path / "raw.safetensors", data, tmp_path / "fitted.safetensors", progress=False)
+    assert fitted == [9, 3]
+    assert facts["calibration"] == [9, -0.5]
+    assert facts["calibrations"] == {"compressed": [3, -0.5]}
+    assert all(point["authentic"] + point["forged"] == 9 for point in facts["operating_points"])
+    detector, card = zoo.load_detector(tmp_path / "fitted.safetensors")
+    rough = cv2.GaussianBlur(np.random.default_rng(0).normal(128, 300, (96, 96, 3)), (0, 0), 3)
+    pixels = np.clip(rough, 0, 255).astype(np.uint8)
+    session = Session(detector, card=dataclasses.replace(card, familiarity={}))
+    logits = []
+    for saved in (None, 60):
+        probability = session(Image(pixels, "<array>", quality=saved)).probability
+        assert probability is not None
+        logits.append(math.log(probability / (1 - probability)) + 0.5)
+    assert logits[0] / logits[1] == pytest.approx(9 / 3)
 
 
 def test_calibrate_needs_both_classes(data: Path, tmp_path: Path) -> None:

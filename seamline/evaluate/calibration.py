@@ -16,7 +16,7 @@ from ..data import Sample, digest, open_data
 from ..detectors.base import ClipDetector, Detector
 from ..errors import DataError
 from ..familiar import PHOTO, SOUND, fit, photo, sound
-from ..media import Clip, open_media
+from ..media import Clip, Image, open_media
 from ..metrics.bootstrap import bootstrap
 from ..metrics.detection import roc_auc
 from ..metrics.image import confusion
@@ -33,6 +33,8 @@ RATES = (0.01, 0.03, 0.1)  # of false alarms, at which verdicts are measured bes
 FOLDS = 10
 UNFAMILIAR = 0.02  # share of familiar files that may be called unfamiliar
 QUALITIES = (30, 40, 50, 60, 70, 75, 80, 85, 90, 95)  # of JPEG, that are tried
+RESAVED = 250  # photos, at most, that are saved again at those
+ENOUGH = 20  # photos of each class, at least, that a calibration of their own takes
 SEGMENT_CUTS = np.append([0.01, 0.02, 0.03], CUTS)  # and of segments, whose scores are products and so often small
 
 
@@ -54,9 +56,11 @@ def calibrate(
 
     How often verdicts are wrong at the threshold, and at others, is measured on each tenth of the groups with a
     threshold from the other nine. What is familiar is described by the content of the files, authentic and forged, so
-    that ``UNFAMILIAR`` of them would be called unfamiliar; with fewer than 35 files that is left out. The lowest JPEG
-    quality is the lowest of ``QUALITIES`` at which saving all photos again leaves an AUC above that of
-    chance, by its 95 % interval.
+    that ``UNFAMILIAR`` of them would be called unfamiliar; with fewer than 35 files that is left out.
+
+    The lowest JPEG quality is the lowest of ``QUALITIES`` at which saving photos again, ``RESAVED`` at most, leaves an
+    AUC above chance, by its 95 % interval. Photos saved below it get no verdict, so the threshold and what it costs are
+    those of the others; their probability is calibrated apart, as their logits mean less.
 
     Args:
         weights: a ``.safetensors`` file of ours, or a catalogue name.
@@ -68,9 +72,9 @@ def calibrate(
         progress: show a progress bar.
 
     Returns:
-        The facts: ``calibration`` (a, b), ``threshold``, ``mask_threshold``, ``operating_points``, ``familiarity``,
-        ``lowest_quality``, and how many photos they rest on; of clips also ``calibrations`` by modality,
-        ``segment_threshold`` instead of ``mask_threshold``, and no quality.
+        The facts: ``calibration`` (a, b), ``calibrations``, ``threshold``, ``mask_threshold``, ``operating_points``,
+        ``familiarity``, ``lowest_quality``, and how many photos they rest on; of clips ``segment_threshold`` instead of
+        ``mask_threshold``, and no quality. ``calibrations`` are those of ``compressed`` photos, and of modalities.
 
     Raises:
         DataError: the folder lacks authentic or forged files, or what it holds is not what the weights judge.
@@ -84,9 +88,11 @@ def calibrate(
     known = open_data(familiar) if familiar is not None else samples
     if holds_clips(known, familiar or data) != clips:
         raise DataError(f"{familiar}: holds {'photos' if clips else 'clips'}, which {card.name} does not judge")
-    raw = dataclasses.replace(card, calibration=(1.0, 0.0), familiarity={}, operating_points=(), lowest_quality=0)
+    raw = dataclasses.replace(
+        card, calibration=(1.0, 0.0), calibrations={}, familiarity={}, operating_points=(), lowest_quality=0
+    )
     if clips:
-        raw = dataclasses.replace(raw, calibrations={}, threshold=0.0, segment_threshold=0.0)
+        raw = dataclasses.replace(raw, threshold=0.0, segment_threshold=0.0)
     session = Session(detector, card=raw)
     fitted = (_fit_clips if clips else _fit_photos)(session, bar(samples, "calibrate", progress), data, false_alarms)
     facts = fitted | {"calibrated_on": {"sha256": digest(data)} | fitted["calibrated_on"]}
@@ -110,17 +116,35 @@ def _fit_photos(scan: Scan, samples: Iterable[Sample], data: str | Path, false_a
         forged.append(soft is not None)
         if soft is not None:
             f1.append([confusion(report.heatmap >= cut, soft >= 0.5).f1 for cut in CUTS])
-    x, y = np.array(logits), np.array(forged, bool)
+    x, y, of = np.array(logits), np.array(forged, bool), np.array(groups)
     _both_classes(y, data, "photos")
-    a, b = platt(x, y)
+    lowest = _lowest_quality(scan, judged[:RESAVED], y[:RESAVED], groups[:RESAVED])
+    clear = np.array([quality is None or quality >= lowest for quality in map(_quality, judged)])
+    clear |= not _enough(y[clear])  # verdicts rest on too few photos to tell: then on all
+    a, b = platt(x[clear], y[clear])
+    z = a * x[clear] + b
     return {
         "calibration": [round(a, 6), round(b, 6)],
-        "threshold": _threshold(a * x + b, y, false_alarms),
+        "calibrations": {"compressed": [round(v, 6) for v in platt(x[~clear], y[~clear])]}
+        if _enough(y[~clear])
+        else {},
+        "threshold": _threshold(z, y[clear], false_alarms),
         "mask_threshold": round(float(CUTS[int(np.argmax(np.mean(f1, 0)))]), 2),
-        "operating_points": _operating_points(a * x + b, y, groups, false_alarms),
-        "lowest_quality": _lowest_quality(scan, judged, y, groups),
+        "operating_points": _operating_points(z, y[clear], of[clear].tolist(), false_alarms),
+        "lowest_quality": lowest,
         "calibrated_on": {"authentic": int((~y).sum()), "forged": int(y.sum())},
     }
+
+
+def _quality(sample: Sample) -> int | None:
+    """Of the last JPEG save of a photo, if it was one."""
+    medium = open_media(sample.media) if isinstance(sample.media, Path) else sample.media
+    return medium.quality if isinstance(medium, Image) else None
+
+
+def _enough(forged: npt.NDArray[np.bool_]) -> bool:
+    """Whether there are photos of both classes to fit a probability to."""
+    return min(int(forged.sum()), int((~forged).sum())) >= ENOUGH
 
 
 def _fit_clips(scan: Scan, samples: Iterable[Sample], data: str | Path, false_alarms: float) -> dict[str, Any]:

@@ -201,7 +201,8 @@ def _line_of_heads(*heads: str) -> str:
 
 def _fitted(card: zoo.Card) -> str:
     """How a logit becomes a probability, in words."""
-    apart = {f" of {name}": fit for name, fit in card.calibrations.items()} or {"": card.calibration}
+    main = {"": card.calibration} if card.modality == "image" else {}
+    apart = main | {f" of {name}": fit for name, fit in card.calibrations.items()} or {"": card.calibration}
     return ", ".join(f"sigmoid({a:g} x logit{name} {b:+g})" for name, (a, b) in apart.items())
 
 
