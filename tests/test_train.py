@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import signal
 import subprocess
@@ -460,3 +461,22 @@ def test_a_network_with_more_inputs_starts_as_the_one_it_grew_from(tmp_path: Pat
     )
     with pytest.raises(DataError, match=words):
         _detector(dataclasses.replace(begun, sizes=begun.sizes | {"width": 16}))
+
+
+def test_training_in_bfloat16_stays_finite(data: Path, tmp_path: Path) -> None:
+    sizes = {
+        "encoder_sizes": {"width": 32, "depth": 3, "statistics": True, "counts": True},
+        "width": 32,
+        "norm_groups": 8,
+    }
+    stage = dataclasses.replace(RECIPE.stage[0], steps=3, batch=2, train=(), loss_weights={}, monitor="mean")
+    recipe = dataclasses.replace(
+        RECIPE, model="loupe-native", sizes=sizes, stage=(stage,), crop=64, mixed_precision="bf16", validate_every=0,
+        log_every=1, ema=0.9,
+    )  # fmt: skip
+    train(recipe, data, tmp_path, device="cpu", progress=False)
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
+    assert all(math.isfinite(float(row[key])) for row in rows for key in ("total", "grad_norm"))
+    assert all(torch.isfinite(value).all() for value in load_file(tmp_path / "last.safetensors").values())
