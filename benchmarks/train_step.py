@@ -23,9 +23,8 @@ import torch
 from _record import record
 
 from seamline.data import open_data
-from seamline.detectors.loupe import build
 from seamline.feeds import feed
-from seamline.train import Recipe, Windows, read_recipe, train
+from seamline.train import Recipe, Windows, _detector, read_recipe, train
 
 RECIPE = Path(__file__).parents[1] / "recipes/loupe-native.toml"
 
@@ -52,7 +51,7 @@ def make_photos(root: Path, count: int = 16) -> None:
 def bare(recipe: Recipe, root: Path, steps: int) -> tuple[float, float]:
     """Windows a second of the bare network, and of making windows in this process."""
     stage = recipe.stage[0]
-    detector = build(recipe.model).train()
+    detector = _detector(recipe).train()
     if recipe.channels_last:
         detector = detector.to(memory_format=torch.channels_last)
     meal = feed(detector, recipe.crop, recipe.near, root)

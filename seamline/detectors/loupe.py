@@ -759,7 +759,7 @@ PRESETS: dict[str, LoupeSizes] = {
     "loupe-native": LoupeSizes(
         windowing=Windowing(side=1024, overlap=128, multiple=32),
         encoder="traces",
-        encoder_sizes={"width": 128, "depth": 6},
+        encoder_sizes={"width": 128, "depth": 6, "statistics": True, "counts": True},
         width=96,
         heads=4,
         scales=(1, 0.5, 0.25),
