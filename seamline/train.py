@@ -283,6 +283,7 @@ def train(
         SeamlineError: a loss is not finite.
     """
     from accelerate import Accelerator  # type: ignore[import-untyped]
+    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
     from accelerate.utils import DistributedDataParallelKwargs  # type: ignore[import-untyped]
 
     source = None if isinstance(recipe, Recipe) else Path(recipe)
@@ -292,6 +293,7 @@ def train(
     if precision == "auto":
         gpu = device != "cpu" and torch.cuda.is_available()
         precision = ("bf16" if torch.cuda.is_bf16_supported() else "fp16") if gpu else "no"
+    AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     accelerator = Accelerator(
         cpu=device == "cpu",
         mixed_precision=precision,
