@@ -274,6 +274,10 @@ class Session:
             finding = self._findings(detector, [rgb])[0]
             return detector.combine([finding]), _array(finding.heatmap)
 
+        top, left = detector.lead(rgb)
+        if top or left:
+            rgb = np.pad(rgb, ((top, 0), (left, 0), (0, 0)), "edge")
+            height, width = rgb.shape[:2]
         rows, columns = tiles(height, windowing), tiles(width, windowing)
         windows = [(row, column) for row in rows for column in columns]
         size = (rows[0].padded, columns[0].padded)
@@ -290,6 +294,7 @@ class Session:
                 # combine() lives on the evidence; to keep every tile's heat map would double the memory, so only its
                 # size stays: one zero, seen (H, W) times.
                 findings.append(finding._replace(heatmap=finding.heatmap.new_zeros(()).expand_as(finding.heatmap)))
+        heatmap = np.ascontiguousarray(heatmap[top:, left:])
         return detector.combine(findings), np.clip(heatmap, 0.0, 1.0, out=heatmap)
 
     def _findings(self, detector: ImageDetector, windows: list[npt.NDArray[np.uint8]]) -> list[Finding]:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -453,3 +454,13 @@ def test_conflicting_or_unreadable_checkpoints(released: dict[str, Tensor], tmp_
     torch.save({"x": Path("x")}, tmp_path / "code.ckpt")  # not plain data: would run code of a stranger
     with pytest.raises(WeightsError, match=r"code\.ckpt cannot be read as weights"):
         merge_checkpoints(tmp_path / "code.ckpt")
+
+
+def test_a_cropped_photo_gets_back_what_its_first_blocks_lack() -> None:
+    rough = cv2.GaussianBlur(np.random.default_rng(0).normal(128, 90, (460, 500, 3)), (0, 0), 0.8)
+    coded = cv2.imencode(".jpg", np.clip(rough, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    rgb = np.ascontiguousarray(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
+    assert native().lead(rgb) == (0, 0)
+    assert native().lead(rgb[5:, 3:]) == (5, 3)
+    assert native().lead(rgb[8:, 15:]) == (0, 7)
+    assert build("loupe-tiny").lead(rgb[5:, 3:]) == (0, 0)  # sees photos whole

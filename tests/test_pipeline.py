@@ -95,6 +95,21 @@ def test_merged_tiles_equal_the_whole_photo(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(report.heatmap, rgb[..., 0] / np.float32(255), atol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(93, 70), (250, 333)])
+def test_windows_lie_as_the_detector_wants_them_and_the_heat_map_as_the_photo(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rgb, seen = photo(*size, seed=4), []
+    monkeypatch.setattr(RedIsForged, "lead", lambda self, whole: (5, 3))
+    preprocess = RedIsForged.preprocess
+    monkeypatch.setattr(RedIsForged, "preprocess", lambda self, window: seen.append(window) or preprocess(self, window))
+    report = Session(RedIsForged(TILED))(rgb)
+    assert report.heatmap is not None
+    np.testing.assert_allclose(report.heatmap, rgb[..., 0] / np.float32(255), atol=1e-6)
+    np.testing.assert_array_equal(seen[0][5:37, 3:35], rgb[:32, :32])
+    np.testing.assert_array_equal(seen[0][:5, 3:35], np.broadcast_to(rgb[0, :32], (5, 32, 3)))
+
+
 def test_a_whole_window_is_the_photo_as_it_is() -> None:
     rgb = photo(150, 333)
     detector = RedIsForged(Windowing(side=96, whole=True))

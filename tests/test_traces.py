@@ -144,3 +144,18 @@ def test_traces_are_read_in_full_precision_under_autocast() -> None:
         half = encoder._traces(pixels)
     for a, b in zip(plain, half, strict=True):
         torch.testing.assert_close(a, b, atol=0, rtol=0)
+
+
+def test_the_grid_of_a_cropped_photo_is_found_and_none_where_there_is_none() -> None:
+    encoder = TraceEncoder(width=16, depth=1)
+
+    def origin(luma: torch.Tensor) -> tuple[int, int]:
+        return encoder.origin((luma / 127.5 - 1).expand(-1, 3, -1, -1))
+
+    for quality in (75, 85, 92):
+        luma, _ = luma_of(quality)
+        assert origin(luma) == (0, 0)
+        for top, left in ((3, 5), (0, 1), (7, 0), (8, 2)):
+            assert origin(luma[..., top:, left:]) == (-top % 8, -left % 8)
+    noise = torch.from_numpy(np.random.default_rng(6).normal(128, 30, (1, 1, 200, 200)).astype(np.float32))
+    assert origin(noise) == origin(torch.full((1, 1, 200, 200), 9.0)) == origin(luma[..., 3:60, 5:60]) == (0, 0)

@@ -132,6 +132,10 @@ class ImageDetector(Detector):
     def preprocess(self, rgb: npt.NDArray[np.uint8]) -> Tensor:
         """One window (H, W, 3) uint8 RGB to the network's input (3, h, w) float32."""
 
+    def lead(self, rgb: npt.NDArray[np.uint8]) -> tuple[int, int]:
+        """Rows and columns to put before a photo (H, W, 3), that its native windows lie as the detector wants them."""
+        return 0, 0
+
     @abstractmethod
     def targets(self, masks: Sequence[npt.NDArray[np.floating[Any]] | None]) -> Any:
         """Truth of a batch to training targets (a NamedTuple of tensors).

@@ -139,6 +139,7 @@ class LoupeSizes:
 MODES = ("reference", "corrected")
 FUSIONS = ("quantile", "linear", "none")
 LOSSES = ("cls_image", "cls_patch", "seg_class", "seg_mask", "seg_tversky", "seg_box")
+LEAD_SEEN = 384  # pixels a side, in the middle of a photo, that its grid is looked for in
 FORGERY = 0  # index of the class in the logits of a query; 1 is "nothing"
 
 
@@ -271,6 +272,16 @@ class Loupe(ImageDetector):
             rgb = np.asarray(PillowImage.fromarray(rgb).resize((side, side), PillowImage.Resampling.BILINEAR))
         pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
         return (pixels - 0.5) / 0.5
+
+    def lead(self, rgb: npt.NDArray[np.uint8]) -> tuple[int, int]:
+        """What a photo that was cropped lacks of its first JPEG blocks, where traces are read block by block."""
+        if not isinstance(self.encoder, TraceEncoder):
+            return 0, 0
+        height, width = (min(n, LEAD_SEEN) for n in rgb.shape[:2])
+        top, left = ((n - m) // 2 // 8 * 8 for n, m in zip(rgb.shape[:2], (height, width), strict=True))
+        pixels = self.preprocess(rgb[top : top + height, left : left + width])[None]
+        row, column = self.encoder.origin(pixels.to(self.encoder.luma.device))
+        return -row % 8, -column % 8
 
     def targets(
         self, masks: Sequence[npt.NDArray[np.floating[Any]] | None], uniform: Uniform = torch.rand

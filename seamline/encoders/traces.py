@@ -40,6 +40,9 @@ WORDS = 25  # classes of four neighbouring third differences
 LOW = 21  # lowest zig-zag coefficients whose lattice is looked at
 LARGEST = 32  # largest quantisation step that is recognised
 BINS = 6  # of a histogram of coefficients: 0 to 4 steps, and more
+SOUGHT = 5  # lowest coefficients by which the grid of a cropped photo is found
+STEPS_SOUGHT = (2, 3, 4, 5, 6, 8, 10, 12)  # and steps that they are tried with
+ALIGNED, CLEARLY = 0.3, 0.15  # least fit of a grid, and least advantage over none
 ROUNDING = 0.04  # variance of a DCT coefficient of the luma after pixels were rounded to whole RGB values
 GREY_SCALE = 127.5  # grey levels per unit of the normalised input
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as JPEG uses
@@ -108,21 +111,26 @@ class Counts(nn.Module):
 
     @staticmethod
     def steps(coefficients: Tensor) -> Tensor:
-        """The step of each frequency of (B, C, h, w) coefficients, (B, C, 1, 1), from 1 to ``LARGEST``.
-
-        The fit to a step is the mean of cos(2 pi c / step) over coefficients that would not round to zero, over what
-        rounding to whole pixels would leave of a perfect one, drawn to zero where they are few.
-        """
-        size, fits = coefficients.abs(), []
-        for step in range(1, LARGEST + 1):
-            counted = size > step / 2
-            wave = (coefficients * (2 * math.pi / step)).cos_().mul_(counted).sum((2, 3))
-            perfect = math.exp(-2 * ROUNDING * (math.pi / step) ** 2)
-            fits.append(wave / (perfect * (counted.sum((2, 3)) + 4)))
-        fit = torch.stack(fits)
+        """The step of each frequency of (B, C, h, w) coefficients, (B, C, 1, 1), from 1 to ``LARGEST``."""
+        fit = fits(coefficients, range(1, LARGEST + 1))
         good = (fit > 0.5) & (fit >= fit.amax(0) - 0.04)
         numbers = torch.arange(1.0, LARGEST + 1, device=fit.device).view(-1, 1, 1)
         return (good * numbers).amax(0).clamp_(min=1)[:, :, None, None]
+
+
+def fits(coefficients: Tensor, steps: Sequence[int]) -> Tensor:
+    """How well coefficients (B, C, h, w) lie on multiples of each step, (S, B, C), about -1 to 1; 0 is chance.
+
+    It is the mean of cos(2 pi c / step) over coefficients that would not round to zero, over what rounding to whole
+    pixels would leave of a perfect one, drawn to zero where they are few.
+    """
+    size, found = coefficients.abs(), []
+    for step in steps:
+        counted = size > step / 2
+        wave = (coefficients * (2 * math.pi / step)).cos_().mul_(counted).sum((2, 3))
+        perfect = math.exp(-2 * ROUNDING * (math.pi / step) ** 2)
+        found.append(wave / (perfect * (counted.sum((2, 3)) + 4)))
+    return torch.stack(found)
 
 
 class Statistics(nn.Module):
@@ -280,6 +288,30 @@ class TraceEncoder(nn.Module):
         deviation, mean = torch.std_mean(grid.to(torch.promote_types(grid.dtype, torch.float32)), (2, 3))
         pooled = self.pool(torch.cat([mean, deviation], 1))
         return Features(grid, pooled)
+
+    @torch.no_grad()
+    def origin(self, pixels: Tensor) -> tuple[int, int]:
+        """Row and column, 0 to 7, at which the blocks of the last JPEG save begin in (1, 3, H, W); (0, 0) if unsure.
+
+        It is where the lowest coefficients fit some step best, if clearly better than at (0, 0).
+        """
+        luma = (pixels.float() * self.luma).sum(1, keepdim=True)
+        height, width = (n // BLOCK * BLOCK - BLOCK for n in luma.shape[2:])
+        if min(height, width) < 8 * BLOCK:
+            return 0, 0
+        kernels = self.lattice.basis[1 : SOUGHT + 1]
+
+        def fit(row: int, columns: Sequence[int]) -> Tensor:
+            parts = torch.cat([luma[..., row : row + height, x : x + width] for x in columns])
+            return fits(F.conv2d(parts, kernels, stride=BLOCK), STEPS_SOUGHT).amax(0).mean(1)
+
+        here = float(fit(0, [0]))
+        if here >= ALIGNED:
+            return 0, 0
+        found = torch.stack([fit(row, range(BLOCK)) for row in range(BLOCK)])
+        best = int(found.argmax())
+        clear = float(found.max()) > max(ALIGNED, here + CLEARLY)
+        return (best // BLOCK, best % BLOCK) if clear else (0, 0)
 
     def _traces(self, pixels: Tensor) -> list[Tensor]:
         """What is not learned; in full precision always, as half of it can't tell 40 from 40.2 grey levels."""
