@@ -72,9 +72,7 @@ class Recipe:
     model: str  # a preset that the zoo knows
     stage: tuple[Stage, ...]
     sizes: dict[str, Any] = field(default_factory=dict)  # replace fields of the preset's sizes
-    init: str | None = (
-        None  # weights to start from (a name or file that the zoo loads), of the same sizes or fewer inputs
-    )
+    init: str | None = None  # weights to start from (a name or file that the zoo loads), of the same or fewer inputs
     seed: int = 42
     crop: int = 256  # of a training window: its side in pixels (multiple of 8; unless photos are seen whole), or ticks
     near: float = 0.75  # probability that the window of a forged photo is put on its forgery
