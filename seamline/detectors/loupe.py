@@ -278,10 +278,12 @@ class Loupe(ImageDetector):
         if not isinstance(self.encoder, TraceEncoder):
             return 0, 0
         height, width = (min(n, LEAD_SEEN) for n in rgb.shape[:2])
-        top, left = ((n - m) // 2 // 8 * 8 for n, m in zip(rgb.shape[:2], (height, width), strict=True))
+        top, left = (
+            (n - m) // 2 // self.stride * self.stride for n, m in zip(rgb.shape[:2], (height, width), strict=True)
+        )
         pixels = self.preprocess(rgb[top : top + height, left : left + width])[None]
         row, column = self.encoder.origin(pixels.to(self.encoder.luma.device))
-        return -row % 8, -column % 8
+        return -row % self.stride, -column % self.stride
 
     def targets(
         self, masks: Sequence[npt.NDArray[np.floating[Any]] | None], uniform: Uniform = torch.rand
