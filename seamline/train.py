@@ -328,13 +328,15 @@ def train(
     if main:
         counts = {"samples": len(samples), "training": len(learn), "held_out": len(held)}
         run.begin(detector.loss_weights, meal.scores, counts)
+    own = detector.loss_weights
     stop = _Stop(max_minutes)
     with stop.listening(), _bar(progress and main, starts[-1], step) as show:
         for number, stage in enumerate(recipe.stage):
             if step >= starts[number + 1]:
                 continue
             fresh = step == starts[number]
-            weights = detector.loss_weights | stage.loss_weights
+            weights = own | stage.loss_weights
+            detector.loss_weights = weights  # a detector need not compute what weighs nothing
             _freeze(detector, stage)
             groups = detector.parameter_groups(stage.lr, stage.weight_decay, backbone_lr=stage.backbone_lr)
             best = None if fresh else best

@@ -222,6 +222,56 @@ def test_one_class_alone_gives_no_nan(detector: ErfBatfdPlus) -> None:
         assert all(torch.isfinite(value) for value in losses.values())
 
 
+def test_what_no_loss_asks_for_is_not_computed_and_the_rest_learns_the_same(detector: ErfBatfdPlus) -> None:
+    """With the ticks of sound alone: the same gradients as if everything had been computed, and none elsewhere."""
+    detector.train()
+    for module in detector.modules():
+        if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d):
+            module.p = 0.0
+    batch = detector.collate([detector.preprocess(window(60)), detector.preprocess(window(33))])
+    targets = detector.targets([ClipTruth(((1.0, 5.0),), ((2.0, 30.0),)), ClipTruth()], [60, 33])
+    whole = dict(detector.loss_weights)
+    found: list[dict[str, Tensor]] = []
+    for weights in (whole, dict.fromkeys(whole, 0.0) | {"audio_frames": 1.0}):
+        detector.zero_grad()
+        detector.loss_weights = weights
+        outputs = detector(batch)
+        detector.criterion(outputs, targets)["audio_frames"].backward()
+        found.append({name: p.grad.clone() for name, p in detector.named_parameters() if p.grad is not None})
+    assert (outputs.audio.map == 0).all()
+    assert (outputs.audio_visual.frames == 0).all()
+    assert all(name.startswith(("audio.encoder", "audio.field", "audio.frames")) for name in found[1])
+    assert found[0].keys() == found[1].keys()
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(gradient, found[1][name])
+    detector.eval()
+    assert (look(detector, window(40)).audio.map != 0).any()  # a scan is given all of it
+
+
+def test_sixteen_bits_train_as_thirty_two_nearly_do(detector: ErfBatfdPlus) -> None:
+    """As accelerate runs it: the network under autocast, the criterion on what comes out, in 32 bits."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in detector.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))  # or the heads, which start at zero, pass no gradient on
+    batch = detector.collate([detector.preprocess(window(60)), detector.preprocess(window(33, sound=False))])
+    targets = detector.targets([ClipTruth(((1.0, 5.0),), ((2.0, 30.0),)), ClipTruth()], [60, 33])
+    found = []
+    for low in (False, True):
+        detector.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=low):
+            outputs = detector(batch)
+        wide = [ErfPart(*(t.float() if t.is_floating_point() else t for t in part)) for part in outputs[:3]]
+        losses = detector.criterion(ErfOutputs(*wide, outputs.rebuilding.float()), targets)
+        total = torch.stack([detector.loss_weights[name] * value for name, value in losses.items()]).sum()
+        total.backward()
+        gradients = [p.grad for p in detector.parameters() if p.grad is not None]
+        assert all(torch.isfinite(g).all() for g in gradients)
+        found.append((float(total.detach()), torch.cat([g.flatten() for g in gradients])))
+    assert found[1][0] == pytest.approx(found[0][0], rel=0.02)
+    assert torch.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.98
+
+
 def test_offsets_loss_has_the_right_slope() -> None:
     torch.manual_seed(0)
     truth = torch.rand(1, 2, 2, 3, dtype=torch.float64) * 0.4 - 0.2

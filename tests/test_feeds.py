@@ -99,6 +99,26 @@ def test_a_stage_may_be_given_one_modality(data: Path) -> None:
         assert bool(outputs.audio.there[0]) == heard
 
 
+def test_sound_alone_is_played_at_other_paces_and_its_truth_goes_along(data: Path) -> None:
+    """The tone keeps to its span and only there is the sound loud; the pitch of 700 Hz moves."""
+    meal = feed(build("erf-batfd-plus-tiny"), 40, 1.0, data, ("audio",))
+    forged = next(sample for sample in samples(data) if sample.truth.forged)
+    pitches = []
+    for seed in range(12):
+        window, truth = meal.example(forged, np.random.default_rng(seed))
+        assert window.sound is not None
+        assert len(window.sound) == window.ticks * 640 <= 40 * 640
+        ((start, end),) = truth.audio
+        inside = np.zeros(len(window.sound), bool)
+        inside[round(start * 640) : round(end * 640)] = True
+        spectrum = np.abs(np.fft.rfft(window.sound[inside] * np.hanning(inside.sum())))
+        pitches.append(np.argmax(spectrum) * RATE / inside.sum())
+        power = np.square(window.sound).reshape(-1, 160).mean(1)
+        loud = power > np.sqrt(power.max() * np.median(power[~inside[::160]]))
+        assert (loud == inside[80::160]).mean() > 0.96
+    assert min(pitches) < 670 < 695 < sorted(pitches)[6] < 705 < 730 < max(pitches)
+
+
 def test_of_an_absent_modality_nothing_is_said() -> None:
     truth = ClipTruth(((1.0, 2.0),), ((3.0, 4.0),))
     assert visible(truth, True, False) == ClipTruth(((1.0, 2.0),), ())

@@ -71,6 +71,7 @@ class ErfSizes:
     umma: bool = True  # anomaly and cross-modal attention on the fusion path; else map fusion alone
     video_channels: tuple[int, int, int, int] = (32, 48, 64, 80)
     audio_channels: tuple[int, int, int, int, int] = (16, 32, 48, 64, 64)
+    floor: float = 1e-4  # of the power of sound, see LightAudio; that of weights which do not say
     dropout: float = 0.1
 
     def to_dict(self) -> dict[str, Any]:
@@ -182,6 +183,7 @@ class ScoreHead(nn.Module):
 
     def forward(self, x: Tensor, frames: Tensor, cells: Tensor, mask: Tensor) -> Tensor:
         """(B, C, T), (B, T), (B, D, T) logits, masked ones very low, and (B, 1, T) to (B,)."""
+        x, frames, cells = x.float(), frames.float(), cells.float()  # sums over a window want more than sixteen bits
         there = mask[:, 0] > 0
         low = torch.finfo(x.dtype).min
         peak = x.masked_fill(~there[:, None], low).amax(-1)
@@ -268,7 +270,7 @@ class ErfBatfdPlus(ClipDetector):
         self.rows: Tensor
         self.register_buffer("rows", torch.tensor(rows), persistent=False)
         self.video = Branch(LightVideo(c, sizes.clock.face, sizes.video_channels), sizes)
-        self.audio = Branch(LightAudio(c, self.per_tick, sizes.audio_channels), sizes)
+        self.audio = Branch(LightAudio(c, self.per_tick, sizes.audio_channels, sizes.floor), sizes)
         self.fusion = nn.ModuleDict({"maps": MaskedMapFusion(len(rows), c + 1)})
         if sizes.umma:
             self.fusion["umma"] = Fusion(c, sizes.heads)
@@ -356,13 +358,23 @@ class ErfBatfdPlus(ClipDetector):
         there = [mask.flatten(1).any(1) for mask in masks]
         cells = self._cells(inside)
         sequences, tagged, parts = [], [], []
-        for branch, x, mask, present in zip((self.video, self.audio), features, masks, there, strict=True):
-            x, part = branch(x, mask, cells, present)
+        for name, x, mask, present in zip(MODALITIES[:2], features, masks, there, strict=True):
+            branch = getattr(self, name)
+            x, part = branch(x, mask, cells, present, self._asked(name, "score", "map", "offsets"))
             sequences.append(x)
             tagged.append(torch.cat([x, part.frames[:, None] * mask], 1))
             parts.append(part)
-        both, errors = self._fused(sequences, tagged, parts, masks, there, cells)
+        if self._asked("audio_visual", *LOSSES) or self._asked("rebuilding"):
+            both, errors = self._fused(sequences, tagged, parts, masks, there, cells)
+        else:
+            both = ErfPart(*map(torch.zeros_like, parts[0]))._replace(there=there[0] | there[1])
+            errors = cells.new_zeros(len(cells), 2, cells.shape[-1])
         return ErfOutputs(parts[0], parts[1], both, errors)
+
+    def _asked(self, name: str, *losses: str) -> bool:
+        """Whether something is to be computed: always, but while training only if one of its losses weighs anything."""
+        names = [f"{name}_{loss}" for loss in losses] or [name]
+        return not self.training or any(self.loss_weights.get(one, 0.0) for one in names)
 
     def _fused(
         self, sequences: Sequence[Tensor], tagged: Sequence[Tensor], parts: Sequence[ErfPart],
@@ -487,10 +499,18 @@ class Branch(nn.Module):
         self.proposals = ProposalHead(c + 1, sizes)
         self.score = ScoreHead(c)
 
-    def forward(self, x: Tensor, mask: Tensor, cells: Tensor, there: Tensor) -> tuple[Tensor, ErfPart]:
-        """Features (B, C, T), their mask (B, 1, T), cells (B, D, T) to a sequence (B, C, T) and what is said of it."""
+    def forward(
+        self, x: Tensor, mask: Tensor, cells: Tensor, there: Tensor, whole: bool = True
+    ) -> tuple[Tensor, ErfPart]:
+        """Features (B, C, T), their mask (B, 1, T), cells (B, D, T) to a sequence (B, C, T) and what is said of it.
+
+        Unless the ``whole`` is asked for, only of its ticks: of proposals and the window zeros are said.
+        """
         x = self.field(x, mask)
         frames = self.frames(x)[:, 0]
+        if not whole:
+            nothing = [frames.new_zeros(shape) for shape in (len(x), cells.shape, (len(x), 2, *cells.shape[1:]))]
+            return x, ErfPart(nothing[0], frames, nothing[1], nothing[2], there)
         map_, offsets = self.proposals(torch.cat([x, frames[:, None] * mask], 1), mask)
         logit = self.score(x, frames, map_.masked_fill(cells == 0, -20.0), mask)
         return x, ErfPart(logit, frames, map_, offsets, there)
@@ -518,14 +538,15 @@ def _union(spans: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return joined
 
 
+LOSSES = {"score": 0.5, "frames": 1.0, "map": 1.0, "offsets": 0.5}  # of each modality, and their weights
 LOSS_WEIGHTS: dict[str, float] = {
     f"{name}_{loss}": (1.0 if name == "audio_visual" else 0.5) * weight
     for name in MODALITIES
-    for loss, weight in (("score", 0.5), ("frames", 1.0), ("map", 1.0), ("offsets", 0.5))
+    for loss, weight in LOSSES.items()
 } | {"rebuilding": 0.2}
 
 PRESETS: dict[str, ErfSizes] = {
-    "erf-batfd-plus-light": ErfSizes(),
+    "erf-batfd-plus-light": ErfSizes(floor=1e-7),
     "erf-batfd-plus-tiny": ErfSizes(
         clock=Clock(64, 16, face=32),
         width=16,
@@ -535,6 +556,7 @@ PRESETS: dict[str, ErfSizes] = {
         hidden=8,
         video_channels=(4, 6, 8, 8),
         audio_channels=(4, 6, 8, 8, 8),
+        floor=1e-7,
     ),
 }
 

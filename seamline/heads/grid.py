@@ -64,15 +64,25 @@ class ProposalGrid(nn.Module):
         """(B, C, T) and (B, 1, T) of what is there; a mean is over what is there, zero where nothing is."""
         b, _, t = x.shape
         y = self.reduce(x) * mask
-        total = F.pad(torch.cat([y, mask], 1).cumsum(-1), (1, 1))  # (B, width + 1, T + 2), one to spare at the end
-        table = total.permute(2, 0, 1).reshape(t + 2, -1)  # (T + 2, B (width + 1)): a row is what one edge needs
         at = edges(self.rows, t, self.inside, self.around, self.reach).to(x.device)
-        low = at.floor()
-        share = (at - low).to(x.dtype).flatten()[:, None]
-        index = low.long().flatten()
-        sums = torch.lerp(F.embedding(index, table), F.embedding(index + 1, table), share)
-        sums = sums.view(len(at), -1, b, y.shape[1] + 1)  # (P + 1, D T, B, width + 1)
-        parts = sums[1:] - sums[:-1]
-        means = parts[..., :-1] / parts[..., -1:].clamp(min=LEAST) * (parts[..., -1:] > LEAST)
+        with torch.no_grad():  # what is there does not depend on any weight
+            count = _between(mask, at)  # (P, D T, B, 1)
+            share = (count > LEAST) / count.clamp(min=LEAST)
+        means = _between(y, at) * share
         out: Tensor = self.join(means.permute(1, 2, 0, 3).flatten(2))  # (D T, B, O)
         return out.permute(1, 2, 0).reshape(b, -1, len(self.rows), t)
+
+
+def _between(x: Tensor, at: Tensor) -> Tensor:
+    """Sums of (B, C, T) between each of (P + 1, D, T) places and the next: (P, D T, B, C), in 32 bits.
+
+    A place lies between two ticks, so it is a share of each of two running sums.
+    """
+    b, c, t = x.shape
+    total = F.pad(x.float().cumsum(-1), (1, 1))  # (B, C, T + 2), one to spare at the end
+    table = total.permute(2, 0, 1).reshape(t + 2, b * c)  # a row is what one place needs
+    low = at.floor()
+    share = (at - low).float().flatten()[:, None]
+    index = low.long().flatten()
+    sums = torch.lerp(F.embedding(index, table), F.embedding(index + 1, table), share).view(len(at), -1, b, c)
+    return sums[1:] - sums[:-1]
