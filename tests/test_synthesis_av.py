@@ -417,14 +417,16 @@ def test_recipes_that_cannot_be_followed(text: str, says: str, tmp_path: Path) -
 
 def test_the_recipes_we_ship_keep_calibration_out_of_training() -> None:
     folder = Path(__file__).parents[1] / "recipes"
-    train, val, cal = (read_recipe(folder / f"forge-clips-{name}.toml") for name in ("train", "val", "calibration"))
+    named = ("train", "sound", "val", "calibration")
+    train, sound, val, cal = (read_recipe(folder / f"forge-clips-{name}.toml") for name in named)
     assert isinstance(train, clips.ClipRecipe)
+    assert isinstance(sound, clips.ClipRecipe)
     assert isinstance(val, clips.ClipRecipe)
     assert isinstance(cal, clips.ClipRecipe)
-    assert train.split == cal.split == "train"
+    assert train.split == sound.split == cal.split == "train"
     assert val.split == "val"
-    assert set(cal.groups) == set(train.without)
-    assert all("speech/emodb" in recipe.exclude for recipe in (train, val, cal))
+    assert set(cal.groups) == set(train.without) == set(sound.without)
+    assert all("speech/emodb" in recipe.exclude for recipe in (train, sound, val, cal))
 
 
 @pytest.mark.data

@@ -31,8 +31,8 @@ from seamline.detectors.base import Finding, ImageDetector, Windowing
 from seamline.detectors.loupe import PRESETS
 from seamline.errors import DataError
 from seamline.evaluate import evaluate
-from seamline.feeds import Photos
-from seamline.train import Recipe, Stage, Windows, _detector, _follow, read_recipe, train, wsd
+from seamline.feeds import Photos, feed
+from seamline.train import Recipe, Stage, Windows, _detector, _fits, _follow, read_recipe, train, wsd
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -408,13 +408,17 @@ def test_recipe_values(tmp_path: Path) -> None:
     assert recipe.stage[0].lr == 1.0
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("loupe-*.toml")), ids=lambda path: path.stem)
-def test_recipes_of_the_house(path: Path) -> None:
-    """Each can be read, names a preset, and its stages name losses and parts that exist."""
+@pytest.mark.parametrize(
+    "path", sorted([*RECIPES.glob("loupe-*.toml"), *RECIPES.glob("erf-*.toml")]), ids=lambda p: p.stem
+)
+def test_recipes_of_the_house(path: Path, tmp_path: Path) -> None:
+    """Each can be read, fits its preset, and its stages name losses, parts, scores and modalities that exist."""
     recipe = read_recipe(path)
-    assert recipe.model in PRESETS
-    sizes = PRESETS[recipe.model].to_dict()
-    assert recipe.sizes.keys() <= sizes.keys()
+    detector = _detector(dataclasses.replace(recipe, init=None))
+    meal = feed(detector, recipe.crop, recipe.near, tmp_path)
+    for stage in recipe.stage:
+        _fits(detector, stage, meal)
+        assert any((detector.loss_weights | stage.loss_weights).values())
 
 
 def test_unknown_presets_and_sizes_are_named(data: Path, tmp_path: Path) -> None:
