@@ -440,7 +440,7 @@ def calibrate(
 @app.command()
 def card(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="Catalogue name, or path of calibrated weights.")],
-    run: Annotated[Path, typer.Option(help="Folder of the training run.")],
+    run: Annotated[list[Path], typer.Option(help="Folder of a training run; again for each that followed.")],
     words: Annotated[Path, typer.Option(help="Markdown file with use, limits and licence.")],
     row: Annotated[list[str], typer.Option(metavar="HEADING=FILE", help="A row that evaluate --out wrote.")],
     out: Annotated[Path, typer.Option(help="Markdown file to write.")],

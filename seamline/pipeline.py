@@ -236,12 +236,12 @@ class Session:
         if not verdicts.judged(limits):
             return dataclasses.replace(report, reasons=limits)
 
-        logit, heatmap = self._look(detector, image.pixels)
+        lead = detector.lead(image.pixels)
+        logit, heatmap = self._look(detector, image.pixels, lead or (0, 0))
         if not math.isfinite(logit) or np.isnan(heatmap.sum()):
             raise _no_number(image.path)
-        compressed = any(reason.code == "too_compressed" for reason in limits)
-        fit = card.calibrations.get("compressed", card.calibration) if compressed else card.calibration
-        probability = _calibrated(logit, fit)
+        saved = verdicts.last_save(image, card.lowest_quality, traced=lead is not None)
+        probability = _calibrated(logit, card.calibrations.get(saved, card.calibration))
         warnings = report.warnings
         regions: tuple[Region, ...] = ()
         mask = np.zeros((height, width), bool)
@@ -266,15 +266,20 @@ class Session:
         )
 
     @torch.inference_mode()
-    def _look(self, detector: ImageDetector, rgb: npt.NDArray[np.uint8]) -> tuple[float, npt.NDArray[np.float32]]:
-        """The raw logit of a photo (H, W, 3) and its heat map (H, W), merged from all its windows."""
+    def _look(
+        self, detector: ImageDetector, rgb: npt.NDArray[np.uint8], lead: tuple[int, int]
+    ) -> tuple[float, npt.NDArray[np.float32]]:
+        """The raw logit of a photo (H, W, 3) and its heat map (H, W), merged from all its windows.
+
+        Native windows begin ``lead`` rows and columns before it.
+        """
         windowing = detector.windowing
         height, width = rgb.shape[:2]
         if windowing.whole:
             finding = self._findings(detector, [rgb])[0]
             return detector.combine([finding]), _array(finding.heatmap)
 
-        top, left = detector.lead(rgb)
+        top, left = lead
         if top or left:
             rgb = np.pad(rgb, ((top, 0), (left, 0), (0, 0)), "edge")
             height, width = rgb.shape[:2]

@@ -21,6 +21,8 @@ from .report import Reason, Verdict
 SMALLEST_SIDE = 64  # pixels; a smaller picture holds too few traces to judge
 EVEN = 0.5  # probability from which forged is likelier than not
 WHOLE = 0.8  # share of a photo that stands out, from which it is no edit of a part
+LOSSLESS = ("PNG", "BMP", "TIFF")  # formats that keep all that a picture held ...
+NEARLY = 99  # ... as nearly does JPEG of this quality
 
 # Every reason, by its code: the code stays, the words may be made clearer.
 NOT_APPLICABLE = {
@@ -70,6 +72,20 @@ def limits_of_photo(image: Image, known: Familiarity | None, lowest_quality: int
     if image.quality is not None and image.quality < lowest_quality:
         found.append(reason("too_compressed", quality=image.quality, lowest=lowest_quality))
     return tuple(found)
+
+
+def last_save(image: Image, lowest_quality: int, traced: bool) -> str:
+    """``"lossless"``, ``"compressed"`` (JPEG below ``lowest_quality``), or ``""``: any other, and what is not known.
+
+    The same logit means more where the last save left all traces than where it left few, so weights may have a
+    calibration for each (``Card.calibrations``). The format of the file alone does not say so: a picture that was made
+    smaller and then saved as PNG has lost them. So ``traced`` tells whether they are there (``ImageDetector.lead``).
+    Of a JPEG that was turned into a PNG it is the wrong one; its probability is then too low about one half, and hardly
+    changed at the threshold.
+    """
+    if image.quality is not None:
+        return "compressed" if image.quality < lowest_quality else "lossless" if image.quality >= NEARLY else ""
+    return "lossless" if image.format in LOSSLESS and traced else ""
 
 
 def is_speech(wave: npt.NDArray[np.float32], rate: int, known: Familiarity) -> bool:

@@ -35,9 +35,9 @@ class Card:
     """What is known about one set of weights.
 
     ``threshold`` is compared with the calibrated probability sigmoid(a * logit + b), (a, b) = ``calibration``;
-    ``mask_threshold`` with the pixels of the heat map. ``calibrations`` are others: for photos one for those below
-    ``lowest_quality`` (``compressed``), for clips one for each modality. ``segment_threshold`` is compared with the
-    scores of proposals.
+    ``mask_threshold`` with the pixels of the heat map. ``calibrations`` are others: for photos whose last save was
+    ``lossless`` or ``compressed`` (``verdicts.last_save``), for clips one for each modality. ``segment_threshold`` is
+    compared with the scores of proposals.
 
     ``operating_points`` say how often verdicts were wrong at the threshold and at others; ``familiarity`` what the
     files are like that the weights know (``familiar.Familiarity`` in plain values, empty: not fitted);

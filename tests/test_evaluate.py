@@ -151,33 +151,50 @@ def test_calibrate_keeps_the_promised_share_of_false_alarms(data: Path, tmp_path
     assert row["mask_threshold"] == facts["mask_threshold"]
 
 
-def test_compressed_photos_are_calibrated_apart_and_set_no_threshold(
+def test_photos_are_calibrated_apart_by_their_last_save(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of twelve photos a quarter was saved below the lowest quality: their logits count for nothing but themselves."""
-    quality = {sample.media: (60, 90, None, None)[i // 3] for i, sample in enumerate(open_data(data))}
-    monkeypatch.setattr(calibration, "_quality", lambda sample: quality[sample.media])
+    """Of twelve photos three were saved below the lowest quality and three as PNG: compressed ones set no threshold."""
+    kinds = {s.media: ("compressed", "", "", "lossless")[i // 3] for i, s in enumerate(open_data(data))}
+    monkeypatch.setattr(calibration, "_last_save", lambda sample, *_: kinds[sample.media])
     monkeypatch.setattr(calibration, "_lowest_quality", lambda *_: 75)
     monkeypatch.setattr(calibration, "ENOUGH", 1)
     fitted: list[int] = []
-    monkeypatch.setattr(calibration, "platt", lambda x, y: fitted.append(len(x)) or (len(x), -0.5))
+    monkeypatch.setattr(calibration, "platt", lambda x, y: fitted.append(len(x)) or (len(x) + len(fitted) / 10, -0.5))
     torch.manual_seed(0)
     zoo.save(build("loupe-tiny"), tmp_path / "raw.safetensors")
     facts = calibrate(tmp_path / "raw.safetensors", data, tmp_path / "fitted.safetensors", progress=False)
-    assert fitted == [9, 3]
-    assert facts["calibration"] == [9, -0.5]
-    assert facts["calibrations"] == {"compressed": [3, -0.5]}
+    assert fitted == [6, 3, 3]
+    assert facts["calibration"] == [6.1, -0.5]
+    assert facts["calibrations"] == {"lossless": [3.2, -0.5], "compressed": [3.3, -0.5]}
     assert all(point["authentic"] + point["forged"] == 9 for point in facts["operating_points"])
     detector, card = zoo.load_detector(tmp_path / "fitted.safetensors")
     rough = cv2.GaussianBlur(np.random.default_rng(0).normal(128, 300, (96, 96, 3)), (0, 0), 3)
     pixels = np.clip(rough, 0, 255).astype(np.uint8)
     session = Session(detector, card=dataclasses.replace(card, familiarity={}))
-    logits = []
-    for saved in (None, 60):
-        probability = session(Image(pixels, "<array>", quality=saved)).probability
+    slopes = []
+    for file, quality in ((None, None), ("JPEG", 60), ("JPEG", 80), ("JPEG", 99), ("PNG", None), ("WEBP", None)):
+        probability = session(Image(pixels, "<array>", format=file, quality=quality)).probability
         assert probability is not None
-        logits.append(math.log(probability / (1 - probability)) + 0.5)
-    assert logits[0] / logits[1] == pytest.approx(9 / 3)
+        slopes.append(math.log(probability / (1 - probability)) + 0.5)
+    assert np.array(slopes) / slopes[0] == pytest.approx(np.array([6.1, 3.3, 6.1, 3.2, 3.2, 6.1]) / 6.1)
+
+
+@pytest.mark.parametrize(("few", "fits"), [("lossless", [12]), ("", [12])])
+def test_one_kind_of_save_is_one_calibration(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: str, fits: list[int]
+) -> None:
+    """All photos of one kind, whichever it is, with nothing to compare: a single fit of them all."""
+    kind = {"lossless": "", "": "lossless"}[few]
+    monkeypatch.setattr(calibration, "_last_save", lambda *_: kind)
+    monkeypatch.setattr(calibration, "_lowest_quality", lambda *_: 75)
+    monkeypatch.setattr(calibration, "ENOUGH", 1)
+    fitted: list[int] = []
+    monkeypatch.setattr(calibration, "platt", lambda x, y: fitted.append(len(x)) or (1.0, 0.0))
+    zoo.save(build("loupe-tiny"), tmp_path / "raw.safetensors")
+    facts = calibrate(tmp_path / "raw.safetensors", data, tmp_path / "fitted.safetensors", progress=False)
+    assert fitted == fits
+    assert facts["calibrations"] == {}
 
 
 def test_calibrate_needs_both_classes(data: Path, tmp_path: Path) -> None:
@@ -202,12 +219,18 @@ def test_model_card_tells_what_was_recorded(data: Path, tmp_path: Path, monkeypa
     )
     (tmp_path / "words.md").write_text("# A title\n\nMade for tests.\n")
     rows = [("As they are", evaluate(fitted, data, progress=False))]
-    text = model_card(fitted, tmp_path, rows, tmp_path / "words.md")
+    later = tmp_path / "later"
+    later.mkdir()
+    (later / "run.json").write_text(
+        json.dumps(about | {"threads": 1, "data": {"training": 90, "held_out": 0, "sha256": "cd" * 32}})
+    )
+    text = model_card(fitted, [tmp_path, later], rows, tmp_path / "words.md")
     assert text.startswith("# A title")
     for fact in (
         "joint: 7 steps of 6",
         "2 minutes on 2 CPU threads",
         "11 samples",
+        "2 minutes on 1 CPU thread. Trained on 90 samples",
         f"threshold {facts['threshold']:g}",
     ):
         assert fact in text
@@ -219,8 +242,8 @@ def test_model_card_tells_what_was_recorded(data: Path, tmp_path: Path, monkeypa
     assert "Robustness" not in text
     monkeypatch.setattr("seamline.evaluate.rows.PHOTO_GRID", ("crop5",))
     robust = evaluate(fitted, data, perturb="grid", limit=4, progress=False)
-    text = model_card(fitted, tmp_path, [*rows, ("Grid", robust)], tmp_path / "words.md")
+    text = model_card(fitted, [tmp_path], [*rows, ("Grid", robust)], tmp_path / "words.md")
     assert "| 5 px cut off |" in text.split("### Grid")[1]
     assert card_table([rows[0][1]]) in text
     with pytest.raises(DataError, match=r"words\.md|run\.json"):
-        model_card(fitted, tmp_path / "nowhere", rows, tmp_path / "words.md")
+        model_card(fitted, [tmp_path / "nowhere"], rows, tmp_path / "words.md")

@@ -263,7 +263,7 @@ def test_model_card(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     (tmp_path / "words.md").write_text("# A title\n")
     rows = [("Val", evaluate(scan, data, progress=False))]
-    text = model_card("toy", tmp_path, rows, tmp_path / "words.md")
+    text = model_card("toy", [tmp_path], rows, tmp_path / "words.md")
     for fact in ("windows of 256 ticks", "sigmoid(2 x logit of video -1)", "segment threshold 0.5", "9 forged clips"):
         assert fact in text
     assert card_table([rows[0][1]]) in text

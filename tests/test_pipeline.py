@@ -236,10 +236,10 @@ def test_scan_goes_on_after_a_bad_file_and_a_bug(tmp_path: Path, monkeypatch: py
     session = Session(RedIsForged(TILED))
     look = session._look
 
-    def buggy(detector: ImageDetector, rgb: npt.NDArray[np.uint8]) -> Any:
+    def buggy(detector: ImageDetector, rgb: npt.NDArray[np.uint8], lead: tuple[int, int]) -> Any:
         if calls.append(1) or len(calls) == 2:
             raise ZeroDivisionError("oops")
-        return look(detector, rgb)
+        return look(detector, rgb, lead)
 
     calls: list[int] = []
     monkeypatch.setattr(session, "_look", buggy)

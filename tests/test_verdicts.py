@@ -114,6 +114,28 @@ def test_the_quality_of_a_jpeg_is_known(quality: int, rng: np.random.Generator) 
     assert jpeg.quality(odd)[1] is False or quality == 1
 
 
+def test_what_the_last_save_left_is_read_from_the_file_and_its_pixels(session: seamline.Session) -> None:
+    """A PNG holds all traces only if the blocks of the save before it are still in its pixels."""
+    photo = PILImage.fromarray(pytest.importorskip("skimage.data").coffee())
+
+    def left(picture: PILImage.Image, form: str, **options: int) -> str:
+        file = io.BytesIO()
+        picture.save(file, form, **options)
+        image = open_image(file.getvalue())
+        return verdicts.last_save(image, 80, traced=session.detector.lead(image.pixels) is not None)
+
+    file = io.BytesIO()
+    photo.save(file, "JPEG", quality=90)
+    saved = PILImage.open(io.BytesIO(file.getvalue()))
+    assert left(saved, "PNG") == left(saved, "BMP") == left(saved, "TIFF") == "lossless"
+    assert left(saved.crop((3, 5, 400, 380)), "PNG") == "lossless"
+    assert left(saved.resize((450, 300), PILImage.Resampling.LANCZOS), "PNG") == ""
+    assert left(saved, "WEBP", quality=80) == ""
+    assert [left(saved, "JPEG", quality=q) for q in (79, 80, 98, 99)] == ["compressed", "", "", "lossless"]
+    pixels = np.asarray(saved.convert("RGB"))
+    assert verdicts.last_save(Image(pixels, "<array>"), 80, traced=True) == ""
+
+
 # ---------------------------------------------------------------------------------------------------------- familiarity
 
 

@@ -132,8 +132,11 @@ class ImageDetector(Detector):
     def preprocess(self, rgb: npt.NDArray[np.uint8]) -> Tensor:
         """One window (H, W, 3) uint8 RGB to the network's input (3, h, w) float32."""
 
-    def lead(self, rgb: npt.NDArray[np.uint8]) -> tuple[int, int]:
-        """Rows and columns to put before a photo (H, W, 3), that its native windows lie as the detector wants them."""
+    def lead(self, rgb: npt.NDArray[np.uint8]) -> tuple[int, int] | None:
+        """Rows and columns to put before a photo (H, W, 3), that its native windows lie as the detector wants them.
+
+        ``None``: it wants none, and the photo lacks the traces that would say, as one does that was made smaller.
+        """
         return 0, 0
 
     @abstractmethod

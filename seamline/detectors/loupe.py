@@ -273,8 +273,11 @@ class Loupe(ImageDetector):
         pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).float() / 255
         return (pixels - 0.5) / 0.5
 
-    def lead(self, rgb: npt.NDArray[np.uint8]) -> tuple[int, int]:
-        """What a photo that was cropped lacks of its first JPEG blocks, where traces are read block by block."""
+    def lead(self, rgb: npt.NDArray[np.uint8]) -> tuple[int, int] | None:
+        """What a photo that was cropped lacks of its first JPEG blocks, where traces are read block by block.
+
+        ``None``: no blocks are found in its middle.
+        """
         if not isinstance(self.encoder, TraceEncoder):
             return 0, 0
         height, width = (min(n, LEAD_SEEN) for n in rgb.shape[:2])
@@ -282,8 +285,8 @@ class Loupe(ImageDetector):
             (n - m) // 2 // self.stride * self.stride for n, m in zip(rgb.shape[:2], (height, width), strict=True)
         )
         pixels = self.preprocess(rgb[top : top + height, left : left + width])[None]
-        row, column = self.encoder.origin(pixels.to(self.encoder.luma.device))
-        return -row % self.stride, -column % self.stride
+        found = self.encoder.origin(pixels.to(self.encoder.luma.device))
+        return found and (-found[0] % self.stride, -found[1] % self.stride)
 
     def targets(
         self, masks: Sequence[npt.NDArray[np.floating[Any]] | None], uniform: Uniform = torch.rand

@@ -290,15 +290,16 @@ class TraceEncoder(nn.Module):
         return Features(grid, pooled)
 
     @torch.no_grad()
-    def origin(self, pixels: Tensor) -> tuple[int, int]:
-        """Row and column, 0 to 7, at which the blocks of the last JPEG save begin in (1, 3, H, W); (0, 0) if unsure.
+    def origin(self, pixels: Tensor) -> tuple[int, int] | None:
+        """Row and column, 0 to 7, at which the blocks of the last JPEG save begin in (1, 3, H, W); ``None`` if unsure.
 
-        It is where the lowest coefficients fit some step best, if clearly better than at (0, 0).
+        It is where the lowest coefficients fit some step best, if clearly better than at (0, 0). Nowhere do they in a
+        picture that was resized after that save.
         """
         luma = (pixels.float() * self.luma).sum(1, keepdim=True)
         height, width = (n // BLOCK * BLOCK - BLOCK for n in luma.shape[2:])
         if min(height, width) < 8 * BLOCK:
-            return 0, 0
+            return None
         kernels = self.lattice.basis[1 : SOUGHT + 1]
 
         def fit(row: int, columns: Sequence[int]) -> Tensor:
@@ -311,7 +312,7 @@ class TraceEncoder(nn.Module):
         found = torch.stack([fit(row, range(BLOCK)) for row in range(BLOCK)])
         best = int(found.argmax())
         clear = float(found.max()) > max(ALIGNED, here + CLEARLY)
-        return (best // BLOCK, best % BLOCK) if clear else (0, 0)
+        return (best // BLOCK, best % BLOCK) if clear else None
 
     def _traces(self, pixels: Tensor) -> list[Tensor]:
         """What is not learned; in full precision always, as half of it can't tell 40 from 40.2 grey levels."""

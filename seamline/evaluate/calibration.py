@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .. import zoo
 from ..data import Sample, digest, open_data
-from ..detectors.base import ClipDetector, Detector
+from ..detectors.base import ClipDetector, Detector, ImageDetector
 from ..errors import DataError
 from ..familiar import PHOTO, SOUND, fit, photo, sound
 from ..media import Clip, Image, open_media
@@ -24,7 +24,7 @@ from ..metrics.temporal import frame_labels, spans_of
 from ..pipeline import JUDGED, Session
 from ..report import Modality, OperatingPoint, Report, Segment
 from ..synthesis.perturb import change_photo
-from ..verdicts import EVEN
+from ..verdicts import EVEN, last_save
 from .outcomes import COVERS, FRAMES, Scan, compare_frames, forged_in, holds_clips, ticks_of
 from .rows import bar
 
@@ -60,7 +60,8 @@ def calibrate(
 
     The lowest JPEG quality is the lowest of ``QUALITIES`` at which saving photos again, ``RESAVED`` at most, leaves an
     AUC above chance, by its 95 % interval. Photos saved below it get no verdict, so the threshold and what it costs are
-    those of the others; their probability is calibrated apart, as their logits mean less.
+    those of the others. A logit means the more the more traces the last save left, so there is a calibration for each
+    kind of it (``verdicts.last_save``) of which there are enough photos, and one threshold for the probabilities.
 
     Args:
         weights: a ``.safetensors`` file of ours, or a catalogue name.
@@ -74,7 +75,8 @@ def calibrate(
     Returns:
         The facts: ``calibration`` (a, b), ``calibrations``, ``threshold``, ``mask_threshold``, ``operating_points``,
         ``familiarity``, ``lowest_quality``, and how many photos they rest on; of clips ``segment_threshold`` instead of
-        ``mask_threshold``, and no quality. ``calibrations`` are those of ``compressed`` photos, and of modalities.
+        ``mask_threshold``, and no quality. ``calibrations`` are those of ``lossless`` and ``compressed`` photos, or of
+        modalities.
 
     Raises:
         DataError: the folder lacks authentic or forged files, or what it holds is not what the weights judge.
@@ -94,14 +96,20 @@ def calibrate(
     if clips:
         raw = dataclasses.replace(raw, threshold=0.0, segment_threshold=0.0)
     session = Session(detector, card=raw)
-    fitted = (_fit_clips if clips else _fit_photos)(session, bar(samples, "calibrate", progress), data, false_alarms)
+    shown = bar(samples, "calibrate", progress)
+    if isinstance(detector, ImageDetector):
+        fitted = _fit_photos(session, shown, data, false_alarms, detector)
+    else:
+        fitted = _fit_clips(session, shown, data, false_alarms)
     facts = fitted | {"calibrated_on": {"sha256": digest(data)} | fitted["calibrated_on"]}
     facts |= {"familiarity": _fit_familiarity(detector, bar(known, "familiar", progress))}
     zoo.save(detector, out, **zoo.facts(weights) | facts)
     return facts
 
 
-def _fit_photos(scan: Scan, samples: Iterable[Sample], data: str | Path, false_alarms: float) -> dict[str, Any]:
+def _fit_photos(
+    scan: Scan, samples: Iterable[Sample], data: str | Path, false_alarms: float, detector: ImageDetector
+) -> dict[str, Any]:
     """The facts of :func:`calibrate` from photos; ``scan`` gives sigmoid(logit) as probability."""
     logits, forged, groups, f1 = [], [], [], []
     judged: list[Sample] = []
@@ -119,15 +127,18 @@ def _fit_photos(scan: Scan, samples: Iterable[Sample], data: str | Path, false_a
     x, y, of = np.array(logits), np.array(forged, bool), np.array(groups)
     _both_classes(y, data, "photos")
     lowest = _lowest_quality(scan, judged[:RESAVED], y[:RESAVED], groups[:RESAVED])
-    clear = np.array([quality is None or quality >= lowest for quality in map(_quality, judged)])
+    saved = np.array([_last_save(sample, lowest, detector) for sample in judged])
+    clear = saved != "compressed"
     clear |= not _enough(y[clear])  # verdicts rest on too few photos to tell: then on all
-    a, b = platt(x[clear], y[clear])
-    z = a * x[clear] + b
+    usual = clear & (saved != "lossless")
+    usual = usual if _enough(y[usual]) else clear
+    apart = [(name, here) for name in ("lossless", "compressed") if _enough(y[(here := (saved == name) & ~usual)])]
+    fits = {"": platt(x[usual], y[usual])} | {name: platt(x[here], y[here]) for name, here in apart}
+    lines = np.array([fits.get(name, fits[""]) for name in saved])  # (n, 2)
+    z = (lines[:, 0] * x + lines[:, 1])[clear]
     return {
-        "calibration": [round(a, 6), round(b, 6)],
-        "calibrations": {"compressed": [round(v, 6) for v in platt(x[~clear], y[~clear])]}
-        if _enough(y[~clear])
-        else {},
+        "calibration": [round(value, 6) for value in fits[""]],
+        "calibrations": {name: [round(value, 6) for value in fits[name]] for name, _ in apart},
         "threshold": _threshold(z, y[clear], false_alarms),
         "mask_threshold": round(float(CUTS[int(np.argmax(np.mean(f1, 0)))]), 2),
         "operating_points": _operating_points(z, y[clear], of[clear].tolist(), false_alarms),
@@ -136,10 +147,11 @@ def _fit_photos(scan: Scan, samples: Iterable[Sample], data: str | Path, false_a
     }
 
 
-def _quality(sample: Sample) -> int | None:
-    """Of the last JPEG save of a photo, if it was one."""
+def _last_save(sample: Sample, lowest_quality: int, detector: ImageDetector) -> str:
     medium = open_media(sample.media) if isinstance(sample.media, Path) else sample.media
-    return medium.quality if isinstance(medium, Image) else None
+    if not isinstance(medium, Image):
+        return ""
+    return last_save(medium, lowest_quality, traced=detector.lead(medium.pixels) is not None)
 
 
 def _enough(forged: npt.NDArray[np.bool_]) -> bool:

@@ -53,7 +53,8 @@ def card_table(rows: Sequence[dict[str, Any]]) -> str:
     lines += [
         "",
         f"{cuts} In brackets: 95 % interval, from resampling whole groups of {'clips' if clips else 'photos'}.",
-        f"Weights SHA-256 `{first['model']['sha256']}`, data manifest {digests}, commit `{first['commit']}`.",
+        f"Weights SHA-256 `{first['model']['sha256']}`, data manifest {digests}"
+        + (f", commit `{first['commit']}`." if first["commit"] else "."),
     ]
     return "\n".join(lines) + "\n"
 
@@ -138,13 +139,13 @@ def _kind_lines(
 
 
 def model_card(
-    weights: str | Path, run: str | Path, rows: Sequence[tuple[str, dict[str, Any]]], words: str | Path
+    weights: str | Path, runs: Sequence[str | Path], rows: Sequence[tuple[str, dict[str, Any]]], words: str | Path
 ) -> str:
     """A model card in Markdown, written from what training and evaluation recorded.
 
     Args:
         weights: the calibrated ``.safetensors`` file, or a catalogue name.
-        run: the folder of the training run, for its ``run.json``.
+        runs: the folders of the training runs that led to them, in order, for the ``run.json`` of each.
         rows: a heading and a row of :func:`evaluate` each; rows of one heading share a table.
         words: a Markdown file with what no measurement knows: title, use, method, limits, licence.
 
@@ -155,23 +156,21 @@ def model_card(
     detector, card = zoo.load_detector(weights)
     facts = zoo.facts(weights)
     try:
-        about = json.loads((Path(run) / "run.json").read_text("utf-8"))
+        trained = [json.loads((Path(run) / "run.json").read_text("utf-8")) for run in runs]
         text = Path(words).read_text("utf-8").rstrip()
     except (OSError, ValueError) as cause:
-        raise DataError(f"{run} and {words}: a card needs a training run and its words: {cause}") from cause
-    recipe, data, fitted = about["recipe"], about["data"], facts.get("calibrated_on", {})
+        places = ", ".join(map(str, [*runs, words]))
+        raise DataError(f"{places}: a card needs a training run and its words: {cause}") from cause
+    fitted = facts.get("calibrated_on", {})
     parameters = sum(p.numel() for p in detector.parameters())
-    stages = "; ".join(f"{s['name']}: {s['steps']} steps of {s['batch'] * s['accumulation']}" for s in recipe["stage"])
     clips = detector.modality != "image"
     lines = [
         text,
         "",
         "## Training, as recorded",
         "",
-        f"* {parameters / 1e6:.2f} M parameters; recipe `{about['recipe_file']}`, seed {about['seed']}; {stages};"
-        f" windows of {recipe['crop']} {'ticks' if clips else 'pixels'};"
-        f" {about['seconds'] / 60:.0f} minutes on {about['threads']} CPU threads.",
-        f"* Trained on {data['training']} samples; {data['held_out']} of other groups held out (`{data['sha256']}`).",
+        f"* {parameters / 1e6:.2f} M parameters.",
+        *(_trained(about, "ticks" if clips else "pixels") for about in trained),
         f"* Probability: {_fitted(card)}, for a prior of one half; threshold {card.threshold:g},"
         + (f" segment threshold {card.segment_threshold:g}" if clips else f" mask threshold {card.mask_threshold:g}")
         + f". Fitted on {fitted.get('authentic')} authentic and {fitted.get('forged')} forged"
@@ -192,6 +191,18 @@ def model_card(
         lines += [f"### {heading}", "", card_table(members)]
         lines += [robustness_table(row) for row in members if row["robustness"]]
     return "\n".join(lines)
+
+
+def _trained(about: dict[str, Any], unit: str) -> str:
+    """A training run, from its ``run.json``."""
+    recipe, data = about["recipe"], about["data"]
+    stages = "; ".join(f"{s['name']}: {s['steps']} steps of {s['batch'] * s['accumulation']}" for s in recipe["stage"])
+    threads = f"{about['threads']} CPU thread" + "s" * (about["threads"] > 1)
+    return (
+        f"* Recipe `{about['recipe_file']}`, seed {about['seed']}; {stages}; windows of {recipe['crop']} {unit};"
+        f" {about['seconds'] / 60:.0f} minutes on {threads}. Trained on {data['training']} samples;"
+        f" {data['held_out']} of other groups held out (`{data['sha256']}`)."
+    )
 
 
 def _line_of_heads(*heads: str) -> str:
