@@ -244,6 +244,9 @@ def test_what_no_loss_asks_for_is_not_computed_and_the_rest_learns_the_same(dete
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
         torch.testing.assert_close(gradient, found[1][name])
+    detector.loss_weights = dict.fromkeys(whole, 0.0) | {"audio_visual_map": 1.0}
+    assert (detector(batch).audio.map != 0).any()  # the fusion is made of it
+    detector.loss_weights = dict.fromkeys(whole, 0.0)
     detector.eval()
     assert (look(detector, window(40)).audio.map != 0).any()  # a scan is given all of it
 

@@ -357,14 +357,15 @@ class ErfBatfdPlus(ClipDetector):
         """What follows the encoders: features of video and audio (B, C, T), their masks and the window's (B, 1, T)."""
         there = [mask.flatten(1).any(1) for mask in masks]
         cells = self._cells(inside)
+        fused = self._asked("audio_visual", *LOSSES) or self._asked("rebuilding")
         sequences, tagged, parts = [], [], []
         for name, x, mask, present in zip(MODALITIES[:2], features, masks, there, strict=True):
             branch = getattr(self, name)
-            x, part = branch(x, mask, cells, present, self._asked(name, "score", "map", "offsets"))
+            x, part = branch(x, mask, cells, present, fused or self._asked(name, "score", "map", "offsets"))
             sequences.append(x)
             tagged.append(torch.cat([x, part.frames[:, None] * mask], 1))
             parts.append(part)
-        if self._asked("audio_visual", *LOSSES) or self._asked("rebuilding"):
+        if fused:
             both, errors = self._fused(sequences, tagged, parts, masks, there, cells)
         else:
             both = ErfPart(*map(torch.zeros_like, parts[0]))._replace(there=there[0] | there[1])
