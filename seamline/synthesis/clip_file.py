@@ -36,6 +36,7 @@ SOUNDS = {  # the same for files of sound alone
 }
 SAMPLES = {"aac": "fltp", "libmp3lame": "fltp", "libopus": "flt", "pcm_s16le": "s16", "flac": "s16"}
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster")
+STEADY = "mbtree=0"  # with it the assembly of x264 gives other bytes from run to run, on one thread too
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,7 @@ def _write(file: Any, frames: Frames | None, sound: Sound | None, chain: ClipCha
         video.codec_context.gop_size = chain.gop
         video.codec_context.time_base = Fraction(1, FPS)
         if chain.video_codec == "libx264":
-            video.options = {"crf": str(chain.crf), "preset": chain.preset}
+            video.options = {"crf": str(chain.crf), "preset": chain.preset, "x264-params": STEADY}
         else:  # constant quantiser from the same scale
             quantiser = str(max(2, round((chain.crf - 14) / 2)))
             video.options = {"flags": "+qscale", "global_quality": str(int(quantiser) * 118)}

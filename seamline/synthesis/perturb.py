@@ -44,7 +44,7 @@ from ..errors import DataError, MediaError
 from ..media import Clip, open_media
 from ..report import Report
 from .audio_visual import Footage
-from .clip_file import ClipChain, encode
+from .clip_file import STEADY, ClipChain, encode
 from .speech import RATE
 
 Pixels = npt.NDArray[np.uint8]  # (H, W, 3) RGB
@@ -270,10 +270,11 @@ def _coded_pictures(clip: Clip, crf: int) -> Clip:
     """Coded at the file's own mean frame rate, an odd last row or column left out."""
     assert clip.video is not None
     rate = Fraction(clip.video.fps).limit_denominator(1001)
+    options = {"crf": str(crf), "preset": "veryfast", "x264-params": STEADY}
     buffer = io.BytesIO()
     try:
         with av.open(buffer, "w", format="mp4", container_options={"fflags": "+bitexact"}) as file:
-            stream = file.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "veryfast"})
+            stream = file.add_stream("libx264", rate=rate, options=options)
             stream.height, stream.width = clip.video.height // 2 * 2, clip.video.width // 2 * 2
             stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
             for number, rgb in enumerate(clip.frames(float(rate))):
