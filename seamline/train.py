@@ -416,6 +416,7 @@ def train(
             del batches, loader
             accelerator.free_memory()
             detector = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    detector.loss_weights = own
     if main:
         run.finish(step, best, done=step == starts[-1])
     return out / ("best.safetensors" if best else "last.safetensors")

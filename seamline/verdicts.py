@@ -69,7 +69,7 @@ def limits_of_photo(image: Image, known: Familiarity | None, lowest_quality: int
         features = familiar.photo(image.pixels)
         if known.distance(features) > known.limit:
             found.insert(0, reason(familiar.name_photo(features)))
-    if image.quality is not None and image.quality < lowest_quality:
+    if _too_compressed(image, lowest_quality):
         found.append(reason("too_compressed", quality=image.quality, lowest=lowest_quality))
     return tuple(found)
 
@@ -83,9 +83,14 @@ def last_save(image: Image, lowest_quality: int, traced: bool) -> str:
     Of a JPEG that was turned into a PNG it is the wrong one; its probability is then too low about one half, and hardly
     changed at the threshold.
     """
-    if image.quality is not None:
-        return "compressed" if image.quality < lowest_quality else "lossless" if image.quality >= NEARLY else ""
-    return "lossless" if image.format in LOSSLESS and traced else ""
+    if _too_compressed(image, lowest_quality):
+        return "compressed"
+    kept = image.format in LOSSLESS and traced if image.quality is None else image.quality >= NEARLY
+    return "lossless" if kept else ""
+
+
+def _too_compressed(image: Image, lowest_quality: int) -> bool:
+    return image.quality is not None and image.quality < lowest_quality
 
 
 def is_speech(wave: npt.NDArray[np.float32], rate: int, known: Familiarity) -> bool:
