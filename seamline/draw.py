@@ -43,6 +43,7 @@ WORDS = {
 }
 BARS = {"forged": (186, 73, 0), "authentic": (0, 92, 150), "inconclusive": (84, 84, 84)}
 INK, PAPER = (255, 255, 255), (28, 28, 30)
+TWIN = (86, 180, 233)  # of the line to an area that shows the same
 
 # A timeline, in pixels. Its plot holds time from zero to the end; lanes are named to the left of it.
 PLOT, GUTTER, MARGIN = 1190, 140, 70
@@ -168,7 +169,8 @@ def overlay(report: Report, photo: Pixels) -> Pixels:
     """The photo with its verdict, for a person: (h, w, 3) uint8 RGB, about ``LONGEST`` pixels a side at most.
 
     A bar above the photo states the verdict. Forged areas keep their colour, tinted by the heat map, outlined and
-    boxed with their probability, while the rest turns grey. A photo judged authentic is left as it is.
+    boxed with their probability, while the rest turns grey; a line leads to an area that shows the same. A photo judged
+    authentic is left as it is.
     """
     height, width = photo.shape[:2]
     scale = min(LONGEST / max(height, width), max(1.0, SHORTEST / max(height, width)))
@@ -233,11 +235,24 @@ def _outlined(photo: Pixels, inside: npt.NDArray[np.bool_], line: int) -> None:
 
 
 def _boxes(picture: Image.Image, regions: Sequence[Region], scale: float, unit: int) -> None:
-    """A thin box and a label for every region; a label that finds no free place is left out."""
+    """A thin box and a label for every region; a label that finds no free place is left out.
+
+    A line joins a region with its twin, which is boxed too.
+    """
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(unit)
     line, pad = max(1, unit // 12), max(2, unit // 4)
     taken: list[tuple[int, int, int, int]] = []
+    for region in regions:
+        if region.twin is not None:
+            one, other = ([round(value * scale) for value in box] for box in (region.box, region.twin))
+            ends = [((x0 + x1) / 2, (y0 + y1) / 2) for x0, y0, x1, y1 in (one, other)]
+            other[2:] = max(other[0], other[2] - 1), max(other[1], other[3] - 1)
+            for colour, width in (((0, 0, 0), 3 * line + 2), (TWIN, 3 * line)):
+                draw.line(ends, fill=colour, width=width)
+                draw.rectangle(other, outline=colour, width=width)
+            for x, y in ends:
+                draw.circle((x, y), 5 * line, fill=TWIN, outline=(0, 0, 0))
     for region in regions:
         x0, y0, x1, y1 = (round(value * scale) for value in region.box)
         x1, y1 = max(x0 + 1, x1) - 1, max(y0 + 1, y1) - 1
@@ -267,6 +282,8 @@ def _framed(picture: Image.Image, report: Report, unit: int) -> Image.Image:
     count = len(report.regions)
     if report.forged:
         note = {0: "no single area stands out", 1: "1 area marked"}.get(count, f"{count} areas marked")
+        if any(region.twin for region in report.regions):
+            note += ": a line joins what shows the same"
     else:
         note = _why(report, ImageFont.load_default(unit), width - 12 * unit)
     _headline(frame, report, unit, note, "probability of forgery")

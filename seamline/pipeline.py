@@ -14,7 +14,7 @@ import dataclasses
 import math
 import os
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from . import batches, draw, familiar, isolation, verdicts, zoo
+from . import batches, copies, draw, familiar, isolation, verdicts, zoo
 from .detectors.base import ClipDetector, ClipFinding, ClipWindow, Clock, Detector, Finding, ImageDetector, Windowing
 from .errors import SeamlineError
 from .faces import FaceTracker, FaceWindow
@@ -42,6 +42,8 @@ Source = str | os.PathLike[str] | bytes | npt.NDArray[Any] | Image | Clip
 SPECK_PIXELS = 64  # a smaller connected area is no region ...
 SPECK_SHARE = 1e-4  # ... nor is one that covers less than this share of the photo
 MOST_REGIONS = 20  # listed in a report; the mask holds all
+CELL, CELLS = 8, 3  # pixels a side of a cell, and cells a side of the place where a heat map is hottest
+SURE = 1e-3  # of how hot that is, nearest to 0 and 1
 SHORTEST_TICKS = 5  # a shorter clip, or a face seen for less in a window, is too little to judge
 MOST_FACES = 3  # judged in one window, the longest seen first
 MOST_SEGMENTS = 50  # listed in a report of each modality; the curves hold all
@@ -240,16 +242,26 @@ class Session:
         logit, heatmap = self._look(detector, image.pixels, lead or (0, 0))
         if not math.isfinite(logit) or np.isnan(heatmap.sum()):
             raise _no_number(image.path)
+        evidence = {"logit": logit, "peak": _peak(heatmap), "size": math.log(height * width / 1e6)}
+        marked: list[tuple[copies.Mask, copies.Mask]] = []
+        if any("copies" in fit for fit in (card.calibration, *card.calibrations.values())):
+            repeats = copies.find(image.pixels)
+            evidence["copies"] = repeats.odds
+            heatmap, marked = repeats.onto(heatmap)
         saved = verdicts.last_save(image, card.lowest_quality, traced=lead is not None)
-        probability = _calibrated(logit, card.calibrations.get(saved, card.calibration))
+        probability = _sigmoid(weigh(evidence, card.calibrations.get(saved, card.calibration)))
         warnings = report.warnings
         regions: tuple[Region, ...] = ()
         mask = np.zeros((height, width), bool)
-        if probability >= card.threshold and (share := float(np.mean(heatmap >= card.mask_threshold))) > verdicts.WHOLE:
-            limits = (*limits, verdicts.reason("whole", share=f"{100 * share:.0f} %"))
+        if probability >= card.threshold:
+            if (share := float(np.mean(heatmap >= card.mask_threshold))) > verdicts.WHOLE:
+                limits = (*limits, verdicts.reason("whole", share=f"{100 * share:.0f} %"))
+            if evidence.get("copies"):  # that survives what ends the other traces
+                limits = tuple(limit for limit in limits if limit.code != "too_compressed")
         verdict, reasons = verdicts.decide(probability, card.threshold, limits)
         if verdict == "forged":
             mask, regions, count = find_regions(heatmap, card.mask_threshold)
+            regions = _with_twins(regions, marked, (height, width))
             if count > len(regions):
                 warnings = (*warnings, f"{count} areas stand out; the {len(regions)} strongest are listed")
             if not count:
@@ -260,6 +272,7 @@ class Session:
             reasons=reasons,
             probability=probability,
             regions=regions,
+            evidence=evidence,
             warnings=warnings,
             mask=mask,
             heatmap=heatmap,
@@ -369,7 +382,7 @@ class Session:
             raise _no_number(clip.path)
         modalities: dict[str, float] = {}
         for key, logit in merged.logits.items():
-            modalities[key] = _calibrated(logit, card.calibrations.get(key, card.calibration))
+            modalities[key] = _sigmoid(weigh({"logit": logit}, card.calibrations.get(key, card.calibration)))
         judge = next(key for key in JUDGED if key in modalities)
         probability = modalities[judge]
         ranked = {key: merged.ranked(key) for key in merged.logits}
@@ -594,6 +607,38 @@ def find_regions(
     return keep[labels] if count > 1 else hot, tuple(regions[:MOST_REGIONS]), len(regions)
 
 
+def _peak(heatmap: npt.NDArray[np.float32]) -> float:
+    """Log odds of the mean heat where it is hottest: in the hottest square of ``CELLS`` cells a side."""
+    height, width = (max(1, n // CELL) for n in heatmap.shape)
+    cells = cv2.resize(heatmap[: height * CELL, : width * CELL], (width, height), interpolation=cv2.INTER_AREA)
+    hottest = float(cv2.blur(cells, (CELLS, CELLS), borderType=cv2.BORDER_CONSTANT).max())
+    hottest = min(max(hottest, SURE), 1 - SURE)
+    return math.log(hottest / (1 - hottest))
+
+
+def _with_twins(
+    regions: Sequence[Region], marked: Sequence[tuple[copies.Mask, copies.Mask]], size: tuple[int, int]
+) -> tuple[Region, ...]:
+    """The regions of a photo of that height and width, with a twin where one holds most of a marked copy."""
+
+    def box(mask: copies.Mask) -> tuple[int, int, int, int]:
+        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        down, right = size[0] / mask.shape[0], size[1] / mask.shape[1]
+        return int(xs[0] * right), int(ys[0] * down), math.ceil((xs[-1] + 1) * right), math.ceil((ys[-1] + 1) * down)
+
+    pairs = [(box(one), box(other)) for one, other in marked if one.any() and other.any()]
+    found = []
+    for region in regions:
+        x0, y0, x1, y1 = region.box
+        for (left, top, right, bottom), other in pairs:
+            shared = max(0, min(x1, right) - max(x0, left)) * max(0, min(y1, bottom) - max(y0, top))
+            if 2 * shared >= (right - left) * (bottom - top):
+                region = dataclasses.replace(region, twin=other)
+                break
+        found.append(region)
+    return tuple(found)
+
+
 def environment(device: torch.device) -> dict[str, str]:
     """What a result may depend on besides the file and the weights. Nothing that names a person or a machine."""
     return _versions() | {
@@ -659,9 +704,9 @@ def _operating_point(card: zoo.Card) -> OperatingPoint | None:
     return next((point for point in card.operating_points if point.threshold == card.threshold), None)
 
 
-def _calibrated(logit: float, calibration: tuple[float, float]) -> float:
-    a, b = calibration
-    return _sigmoid(a * logit + b)
+def weigh(evidence: Mapping[str, float], calibration: Mapping[str, float]) -> float:
+    """The log odds that a calibration of a :class:`zoo.Card` makes of the evidence."""
+    return sum(weight * (1.0 if name == "bias" else evidence[name]) for name, weight in calibration.items())
 
 
 def _no_number(path: str) -> SeamlineError:

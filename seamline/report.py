@@ -49,11 +49,16 @@ class Media:
 
 @dataclass(frozen=True)
 class Region:
-    """A forged area of a picture: half-open pixel box, mean probability inside, area in pixels."""
+    """A forged area of a picture: half-open pixel box, mean probability inside, area in pixels.
+
+    ``twin`` is the box of another area of the picture that shows the same, turned or rescaled perhaps: one of the two
+    was copied from the other.
+    """
 
     box: tuple[int, int, int, int]  # x0, y0, x1, y1
     probability: float
     area: int
+    twin: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,8 @@ class Report:
     ``mask`` (H, W) bool and ``heatmap`` (H, W) float32 in [0, 1] live in memory only; in JSON they are the
     files that ``artifacts`` names. A truth has ``probability`` 1.0 or 0.0 and no ``model``.
 
+    Of a photo: ``evidence`` is what the probability was computed from, by name (``zoo.EVIDENCE``).
+
     Of a video or a sound: ``segments`` are what the verdict rests on; ``proposals`` all candidates that were asked for,
     ranked, each (score, start, end) with the score in [0, 1] and times in seconds; ``modalities`` the probability of
     forgery of each modality that was judged; ``streams`` what became of ``video`` and ``audio``: ``"scored"``,
@@ -130,6 +137,7 @@ class Report:
     regions: tuple[Region, ...] = ()
     segments: tuple[Segment, ...] = ()
     proposals: tuple[tuple[float, float, float], ...] = ()
+    evidence: dict[str, float] = field(default_factory=dict)
     modalities: dict[str, float] = field(default_factory=dict)
     streams: dict[str, str] = field(default_factory=dict)
     artifacts: Artifacts = field(default_factory=Artifacts)

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from .detectors.base import Detector
 
 WEIGHTS = Path(__file__).with_name("weights")
+EVIDENCE = (  # what a calibration can weigh
+    "logit",  # of the classifier, of the photo or of one modality of a clip
+    "peak",  # log odds of the heat map where it is hottest
+    "size",  # log of the photo's megapixels: the larger, the hotter is the hottest place by chance
+    "copies",  # log odds that an area repeats another of the photo
+    "bias",  # weighs 1
+)
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
 
 
@@ -34,10 +41,10 @@ PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
 class Card:
     """What is known about one set of weights.
 
-    ``threshold`` is compared with the calibrated probability sigmoid(a * logit + b), (a, b) = ``calibration``;
-    ``mask_threshold`` with the pixels of the heat map. ``calibrations`` are others: for photos whose last save was
-    ``lossless`` or ``compressed`` (``verdicts.last_save``), for clips one for each modality. ``segment_threshold`` is
-    compared with the scores of proposals.
+    ``threshold`` is compared with the calibrated probability, the sigmoid of the evidence weighed by ``calibration``:
+    a number for each of ``EVIDENCE``, as far as it counts. ``calibrations`` are others: for photos whose last save was
+    ``lossless`` or ``compressed`` (``verdicts.last_save``), for clips one for each modality. ``mask_threshold`` is
+    compared with the pixels of the heat map, ``segment_threshold`` with the scores of proposals.
 
     ``operating_points`` say how often verdicts were wrong at the threshold and at others; ``familiarity`` what the
     files are like that the weights know (``familiar.Familiarity`` in plain values, empty: not fitted);
@@ -55,10 +62,10 @@ class Card:
     input: str = "8-bit RGB photo"
     windowing: str = "not stated"
     threshold: float = 0.5
-    calibration: tuple[float, float] = (1.0, 0.0)
+    calibration: dict[str, float] = field(default_factory=lambda: {"logit": 1.0, "bias": 0.0})
     mask_threshold: float = 0.5
     modality: str = "image"
-    calibrations: dict[str, tuple[float, float]] = field(default_factory=dict)
+    calibrations: dict[str, dict[str, float]] = field(default_factory=dict)
     segment_threshold: float = 0.5
     scores: dict[str, float] = field(default_factory=dict)
     operating_points: tuple[OperatingPoint, ...] = ()
@@ -207,14 +214,17 @@ def default(medium: str) -> str:
 
 
 def _card(name: str, facts: dict[str, Any]) -> Card:
-    """A card from plain values, with the two that must be numbers checked."""
+    """A card from plain values, with those that must be numbers checked."""
 
-    def pair(values: Any) -> tuple[float, float]:
-        a, b = (float(value) for value in values)
-        return a, b
+    def weights(values: Any) -> dict[str, float]:
+        """``[a, b]``, as older files have it, is sigmoid(a * logit + b)."""
+        named = values if isinstance(values, dict) else dict(zip(("logit", "bias"), values, strict=True))
+        if unknown := sorted(set(named) - set(EVIDENCE)):
+            raise ValueError(f"a calibration weighs {', '.join(unknown)}; known: {', '.join(EVIDENCE)}")
+        return {name: float(value) for name, value in named.items()}
 
-    apart = {str(key): pair(values) for key, values in facts.get("calibrations", {}).items()}
-    own = {"name": name, "calibration": pair(facts.get("calibration", (1.0, 0.0))), "calibrations": apart}
+    apart = {str(key): weights(values) for key, values in facts.get("calibrations", {}).items()}
+    own = {"name": name, "calibration": weights(facts.get("calibration", (1.0, 0.0))), "calibrations": apart}
     points = tuple(OperatingPoint(**point) for point in facts.get("operating_points", ()))
     if known := facts.get("familiarity"):
         Familiarity.from_dict(known)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from seamline.detectors.loupe import build
 from seamline.errors import DataError
 from seamline.evaluate import calibrate, calibration, card_table, evaluate, model_card
 from seamline.evaluate import rows as rows_of
-from seamline.evaluate.calibration import platt
+from seamline.evaluate.calibration import logistic
 from seamline.media import Image
 from seamline.pipeline import Session
 from seamline.report import Media, Model, Report
@@ -121,20 +122,33 @@ def test_card_table(data: Path) -> None:
     assert widths == {12, 4}
 
 
-def test_platt_recovers_a_known_calibration() -> None:
+def test_logistic_recovers_a_known_calibration() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(0, 3, 40_000)
     forged = rng.random(x.size) < 1 / (1 + np.exp(-(0.7 * x - 0.4)))
-    a, b = platt(x, forged)
+    fit = logistic([{"logit": value} for value in x], forged)
+    a, b = fit["logit"], fit["bias"]
     weight = np.log((~forged).sum() / forged.sum())  # both classes weigh one half: the prior moves into b
     assert abs(a - 0.7) < 0.03
     assert abs(b - (-0.4 + weight)) < 0.05
 
 
-def test_platt_stays_finite_on_separable_scores() -> None:
-    a, b = platt(np.array([-2.0, -1.0, 1.0, 2.0]), np.array([False, False, True, True]))
-    assert 0 < a < 10
-    assert abs(b) < 1
+def test_logistic_stays_finite_on_separable_scores() -> None:
+    fit = logistic([{"logit": x} for x in (-2.0, -1.0, 1.0, 2.0)], np.array([False, False, True, True]))
+    assert 0 < fit["logit"] < 10
+    assert abs(fit["bias"]) < 1
+
+
+def test_logistic_weighs_each_evidence_and_leaves_out_what_would_speak_for_authentic() -> None:
+    rng = np.random.default_rng(1)
+    table = rng.normal(0, 1, (40_000, 3)) * (1, 3, 1)
+    forged = rng.random(len(table)) < 1 / (1 + np.exp(-(0.9 * table[:, 0] + 0.3 * table[:, 1] - 0.5 * table[:, 2])))
+    names = ("logit", "peak", "size")
+    fit = logistic([dict(zip(names, row, strict=True)) for row in table.tolist()], forged)
+    assert fit == pytest.approx({"logit": 0.9, "peak": 0.3, "size": -0.5, "bias": 0.0}, abs=0.04)
+    names = ("logit", "peak", "copies")
+    fit = logistic([dict(zip(names, row, strict=True)) for row in table.tolist()], forged)
+    assert list(fit) == ["logit", "peak", "bias"]
 
 
 def test_calibrate_keeps_the_promised_share_of_false_alarms(data: Path, tmp_path: Path) -> None:
@@ -145,7 +159,8 @@ def test_calibrate_keeps_the_promised_share_of_false_alarms(data: Path, tmp_path
     assert facts["calibrated_on"] | {"sha256": ""} == {"sha256": "", "authentic": 4, "forged": 8}
     _, card = zoo.load_detector(fitted)
     assert card.licence == "test"
-    assert list(card.calibration) == facts["calibration"]
+    assert card.calibration == facts["calibration"]
+    assert set(card.calibration) <= set(zoo.EVIDENCE)
     row = evaluate(fitted, data, progress=False)
     assert row["false_alarms"] == 0.0
     assert row["mask_threshold"] == facts["mask_threshold"]
@@ -160,13 +175,19 @@ def test_photos_are_calibrated_apart_by_their_last_save(
     monkeypatch.setattr(calibration, "_lowest_quality", lambda *_: 75)
     monkeypatch.setattr(calibration, "ENOUGH", 1)
     fitted: list[int] = []
-    monkeypatch.setattr(calibration, "platt", lambda x, y: fitted.append(len(x)) or (len(x) + len(fitted) / 10, -0.5))
+
+    def logistic(evidence: Any, forged: Any) -> dict[str, float]:
+        fitted.append(len(evidence))
+        return {"logit": len(evidence) + len(fitted) / 10, "bias": -0.5}
+
+    monkeypatch.setattr(calibration, "logistic", logistic)
     torch.manual_seed(0)
     zoo.save(build("loupe-tiny"), tmp_path / "raw.safetensors")
     facts = calibrate(tmp_path / "raw.safetensors", data, tmp_path / "fitted.safetensors", progress=False)
-    assert fitted == [6, 3, 3]
-    assert facts["calibration"] == [6.1, -0.5]
-    assert facts["calibrations"] == {"lossless": [3.2, -0.5], "compressed": [3.3, -0.5]}
+    assert fitted == [12, 6, 3, 3]  # all of them tell which quality is too low
+    assert facts["calibration"] == {"logit": 6.2, "bias": -0.5}
+    apart = {"lossless": {"logit": 3.3, "bias": -0.5}, "compressed": {"logit": 3.4, "bias": -0.5}}
+    assert facts["calibrations"] == apart
     assert all(point["authentic"] + point["forged"] == 9 for point in facts["operating_points"])
     detector, card = zoo.load_detector(tmp_path / "fitted.safetensors")
     rough = cv2.GaussianBlur(np.random.default_rng(0).normal(128, 300, (96, 96, 3)), (0, 0), 3)
@@ -177,10 +198,10 @@ def test_photos_are_calibrated_apart_by_their_last_save(
         probability = session(Image(pixels, "<array>", format=file, quality=quality)).probability
         assert probability is not None
         slopes.append(math.log(probability / (1 - probability)) + 0.5)
-    assert np.array(slopes) / slopes[0] == pytest.approx(np.array([6.1, 3.3, 6.1, 3.2, 3.2, 6.1]) / 6.1)
+    assert np.array(slopes) / slopes[0] == pytest.approx(np.array([6.2, 3.4, 6.2, 3.3, 3.3, 6.2]) / 6.2)
 
 
-@pytest.mark.parametrize(("few", "fits"), [("lossless", [12]), ("", [12])])
+@pytest.mark.parametrize(("few", "fits"), [("lossless", [12, 12]), ("", [12, 12])])
 def test_one_kind_of_save_is_one_calibration(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: str, fits: list[int]
 ) -> None:
@@ -190,7 +211,7 @@ def test_one_kind_of_save_is_one_calibration(
     monkeypatch.setattr(calibration, "_lowest_quality", lambda *_: 75)
     monkeypatch.setattr(calibration, "ENOUGH", 1)
     fitted: list[int] = []
-    monkeypatch.setattr(calibration, "platt", lambda x, y: fitted.append(len(x)) or (1.0, 0.0))
+    monkeypatch.setattr(calibration, "logistic", lambda x, y: fitted.append(len(x)) or {"logit": 1.0, "bias": 0.0})
     zoo.save(build("loupe-tiny"), tmp_path / "raw.safetensors")
     facts = calibrate(tmp_path / "raw.safetensors", data, tmp_path / "fitted.safetensors", progress=False)
     assert fitted == fits

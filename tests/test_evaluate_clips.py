@@ -196,7 +196,7 @@ class Toy:
 
     def __init__(self, detector: Any, card: zoo.Card) -> None:
         assert (card.calibration, card.calibrations, card.threshold, card.segment_threshold) == (
-            (1.0, 0.0),
+            {"logit": 1.0, "bias": 0.0},
             {},
             0.0,
             0.0,
@@ -215,7 +215,7 @@ class Toy:
 
 def test_calibrate(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: dict[str, Any] = {}
-    card = zoo.Card("toy", "toy", modality="audio_visual", calibrations={"audio": (3.0, 3.0)})
+    card = zoo.Card("toy", "toy", modality="audio_visual", calibrations={"audio": {"logit": 3.0, "bias": 3.0}})
     monkeypatch.setattr(zoo, "load_detector", lambda weights: (Loud(), card))
     monkeypatch.setattr(zoo, "facts", lambda weights: {"licence": "test"})
     monkeypatch.setattr(zoo, "save", lambda detector, out, **facts: saved.update(facts))
@@ -231,7 +231,7 @@ def test_calibrate(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for number in range(12):  # as the pipeline applies it: no authentic clip is flagged, every forged one is
         report = Toy(None, zoo.Card("x", "x", threshold=0.0, segment_threshold=0.0))(Path(f"{number}.mp4"))
         judge = "audio_visual" if "audio_visual" in report.modalities else "audio"
-        a, b = facts["calibrations"][judge]
+        a, b = facts["calibrations"][judge]["logit"], facts["calibrations"][judge]["bias"]
         assert report.probability is not None
         logit = math.log(report.probability / (1 - report.probability))
         assert (1 / (1 + math.exp(-(a * logit + b))) >= facts["threshold"]) == (number % 4 != 0)
@@ -251,7 +251,9 @@ def test_calibrate_with_the_wrong_medium(data: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_model_card(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    card = zoo.Card("toy", "toy", modality="audio_visual", threshold=0.6, calibrations={"video": (2.0, -1.0)})
+    card = zoo.Card(
+        "toy", "toy", modality="audio_visual", threshold=0.6, calibrations={"video": {"logit": 2.0, "bias": -1.0}}
+    )
     monkeypatch.setattr(zoo, "load_detector", lambda weights: (Loud(), card))
     monkeypatch.setattr(zoo, "facts", lambda weights: {"calibrated_on": {"authentic": 3, "forged": 9, "sha256": "cd"}})
     about = {

@@ -24,7 +24,7 @@ LADDER = (
     {"detectors", "data"},
     {"heads"},
     {"encoders", "losses", "metrics", "verdicts", "provenance"},
-    {"media", "report", "faces", "windows", "familiar"},
+    {"media", "report", "faces", "windows", "familiar", "copies"},
     {"errors", "output"},
 )
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}

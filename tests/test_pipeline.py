@@ -159,7 +159,7 @@ def test_forged_without_an_area_says_so() -> None:
 
 
 def test_calibration_and_threshold_decide() -> None:
-    card = Card("test", "red", calibration=(0.5, -1.0), threshold=0.3)
+    card = Card("test", "red", calibration={"logit": 0.5, "bias": -1.0}, threshold=0.3)
     detector = RedIsForged(TILED, logit=1.0)
     report = Session(detector, card=card)(photo(100, 100))
     assert report.probability == pytest.approx(1 / (1 + np.exp(0.5)))
@@ -172,7 +172,7 @@ def test_calibration_and_threshold_decide() -> None:
 def test_likelier_than_not_but_below_the_threshold_is_inconclusive() -> None:
     verdicts = {}
     for bias in (-3.0, 0.2, 3.0):
-        card = Card("test", "red", calibration=(1e-9, bias), threshold=0.7)
+        card = Card("test", "red", calibration={"bias": bias}, threshold=0.7)
         report = Session(RedIsForged(TILED, logit=1.0), card=card)(photo(100, 100, [(20, 20, 40, 40)]))
         assert report.mask is not None
         verdicts[report.verdict] = (report.probability, len(report.regions), bool(report.mask.any()))

@@ -74,6 +74,7 @@ def test_json_form_is_the_documented_one() -> None:
         "regions",
         "segments",
         "proposals",
+        "evidence",
         "modalities",
         "streams",
         "artifacts",

@@ -50,7 +50,7 @@ def test_saved_weights_come_back_as_they_were(tiny: Loupe, saved: Path) -> None:
     for (name, a), (_, b) in zip(tiny.state_dict().items(), detector.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
     assert (card.name, card.detector, card.file) == ("tiny", "loupe", "tiny.safetensors")
-    assert (card.threshold, card.calibration, card.mask_threshold) == (0.7, (2.0, -1.0), 0.5)
+    assert (card.threshold, card.calibration, card.mask_threshold) == (0.7, {"logit": 2.0, "bias": -1.0}, 0.5)
     assert card.licence == "Apache-2.0"
     assert card.sha256 == zoo._sha256(saved)
     assert about(saved)["facts"]["epoch"] == 3

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,16 @@ from ..metrics.bootstrap import bootstrap
 from ..metrics.detection import roc_auc
 from ..metrics.image import confusion
 from ..metrics.temporal import frame_labels, spans_of
-from ..pipeline import JUDGED, Session
+from ..pipeline import JUDGED, Session, weigh
 from ..report import Modality, OperatingPoint, Report, Segment
 from ..synthesis.perturb import change_photo
 from ..verdicts import EVEN, last_save
 from .outcomes import COVERS, FRAMES, Scan, compare_frames, forged_in, holds_clips, ticks_of
 from .rows import bar
 
+RAW = {"logit": 1.0, "bias": 0.0}
+TRACES = ("logit", "peak", "size")  # evidence that a JPEG save wears away
+RIDGE = 1e-3  # what a weight costs, of evidence of unit spread
 CUTS = np.linspace(0.05, 0.95, 19)  # thresholds of pixels that calibration tries
 RATES = (0.01, 0.03, 0.1)  # of false alarms, at which verdicts are measured besides that asked for
 FOLDS = 10
@@ -49,19 +53,21 @@ def calibrate(
 ) -> dict[str, Any]:
     """Fit probability, thresholds and limits on files that neither trained the weights nor will judge them; save all.
 
-    The probability is sigmoid(a * logit + b), by logistic regression with both classes weighing one half (Platt, 1999).
-    The threshold is the lowest that flags at most ``false_alarms`` of the authentic files; the mask threshold the one
-    with the best mean pixel F1 on the forged photos. Of clips, each modality has a calibration of its own, for whether
-    this modality is forged, and the segment threshold is the one with the best mean F1 of forged frames.
+    The probability is the sigmoid of the weighed evidence, by logistic regression with both classes weighing one half
+    (after Platt, 1999): of a clip a * logit + b; of a photo all of ``zoo.EVIDENCE``, see :func:`logistic`. The
+    threshold is the lowest that flags at most ``false_alarms`` of the authentic files; the mask threshold the one with
+    the best mean pixel F1 on the forged photos. Of clips, each modality has a calibration of its own, for whether this
+    modality is forged, and the segment threshold is the one with the best mean F1 of forged frames.
 
     How often verdicts are wrong at the threshold, and at others, is measured on each tenth of the groups with a
     threshold from the other nine. What is familiar is described by the content of the files, authentic and forged, so
     that ``UNFAMILIAR`` of them would be called unfamiliar; with fewer than 35 files that is left out.
 
     The lowest JPEG quality is the lowest of ``QUALITIES`` at which saving photos again, ``RESAVED`` at most, leaves an
-    AUC above chance, by its 95 % interval. Photos saved below it get no verdict, so the threshold and what it costs are
-    those of the others. A logit means the more the more traces the last save left, so there is a calibration for each
-    kind of it (``verdicts.last_save``) of which there are enough photos, and one threshold for the probabilities.
+    AUC of ``TRACES`` above chance, by its 95 % interval. Photos saved below it get no verdict unless a copy is found in
+    them, so the threshold and what it costs are those of the others. Evidence means the more the more traces the last
+    save left, so there is a calibration for each kind of it (``verdicts.last_save``) of which there are enough photos,
+    and one threshold for the probabilities.
 
     Args:
         weights: a ``.safetensors`` file of ours, or a catalogue name.
@@ -73,10 +79,10 @@ def calibrate(
         progress: show a progress bar.
 
     Returns:
-        The facts: ``calibration`` (a, b), ``calibrations``, ``threshold``, ``mask_threshold``, ``operating_points``,
-        ``familiarity``, ``lowest_quality``, and how many photos they rest on; of clips ``segment_threshold`` instead of
-        ``mask_threshold``, and no quality. ``calibrations`` are those of ``lossless`` and ``compressed`` photos, or of
-        modalities.
+        The facts: ``calibration`` (weights by name), ``calibrations``, ``threshold``, ``mask_threshold``,
+        ``operating_points``, ``familiarity``, ``lowest_quality``, and how many photos they rest on; of clips
+        ``segment_threshold`` instead of ``mask_threshold``, and no quality. ``calibrations`` are those of ``lossless``
+        and ``compressed`` photos, or of modalities.
 
     Raises:
         DataError: the folder lacks authentic or forged files, or what it holds is not what the weights judge.
@@ -91,16 +97,15 @@ def calibrate(
     if holds_clips(known, familiar or data) != clips:
         raise DataError(f"{familiar}: holds {'photos' if clips else 'clips'}, which {card.name} does not judge")
     raw = dataclasses.replace(
-        card, calibration=(1.0, 0.0), calibrations={}, familiarity={}, operating_points=(), lowest_quality=0
+        card, calibration=RAW, calibrations={}, familiarity={}, operating_points=(), lowest_quality=0
     )
     if clips:
         raw = dataclasses.replace(raw, threshold=0.0, segment_threshold=0.0)
-    session = Session(detector, card=raw)
     shown = bar(samples, "calibrate", progress)
     if isinstance(detector, ImageDetector):
-        fitted = _fit_photos(session, shown, data, false_alarms, detector)
+        fitted = _fit_photos(detector, raw, shown, data, false_alarms)
     else:
-        fitted = _fit_clips(session, shown, data, false_alarms)
+        fitted = _fit_clips(Session(detector, card=raw), shown, data, false_alarms)
     facts = fitted | {"calibrated_on": {"sha256": digest(data)} | fitted["calibrated_on"]}
     facts |= {"familiarity": _fit_familiarity(detector, bar(known, "familiar", progress))}
     zoo.save(detector, out, **zoo.facts(weights) | facts)
@@ -108,10 +113,11 @@ def calibrate(
 
 
 def _fit_photos(
-    scan: Scan, samples: Iterable[Sample], data: str | Path, false_alarms: float, detector: ImageDetector
+    detector: ImageDetector, card: zoo.Card, samples: Iterable[Sample], data: str | Path, false_alarms: float
 ) -> dict[str, Any]:
-    """The facts of :func:`calibrate` from photos; ``scan`` gives sigmoid(logit) as probability."""
-    logits, forged, groups, f1 = [], [], [], []
+    """The facts of :func:`calibrate` from photos."""
+    scan = Session(detector, card=dataclasses.replace(card, calibration=RAW | {"copies": 0.0}))
+    evidence, forged, groups, f1 = [], [], [], []
     judged: list[Sample] = []
     for sample in samples:
         rgb, soft = sample.load()
@@ -120,31 +126,37 @@ def _fit_photos(
             continue
         judged.append(sample)
         groups.append(sample.group)
-        logits.append(_logit(report.probability))
+        evidence.append(report.evidence)
         forged.append(soft is not None)
         if soft is not None:
             f1.append([confusion(report.heatmap >= cut, soft >= 0.5).f1 for cut in CUTS])
-    x, y, of = np.array(logits), np.array(forged, bool), np.array(groups)
+    y, of = np.array(forged, bool), np.array(groups)
     _both_classes(y, data, "photos")
-    lowest = _lowest_quality(scan, judged[:RESAVED], y[:RESAVED], groups[:RESAVED])
+    traces = logistic([{name: found[name] for name in TRACES} for found in evidence], y)
+    bare = Session(detector, card=dataclasses.replace(card, calibration=traces))
+    lowest = _lowest_quality(bare, judged[:RESAVED], y[:RESAVED], groups[:RESAVED])
     saved = np.array([_last_save(sample, lowest, detector) for sample in judged])
     clear = saved != "compressed"
     clear |= not _enough(y[clear])  # verdicts rest on too few photos to tell: then on all
     usual = clear & (saved != "lossless")
     usual = usual if _enough(y[usual]) else clear
     apart = [(name, here) for name in ("lossless", "compressed") if _enough(y[(here := (saved == name) & ~usual)])]
-    fits = {"": platt(x[usual], y[usual])} | {name: platt(x[here], y[here]) for name, here in apart}
-    lines = np.array([fits.get(name, fits[""]) for name in saved])  # (n, 2)
-    z = (lines[:, 0] * x + lines[:, 1])[clear]
+    fits = {name: logistic(list(compress(evidence, here)), y[here]) for name, here in (("", usual), *apart)}
+    z = np.array([weigh(found, fits.get(name, fits[""])) for found, name in zip(evidence, saved, strict=True)])
+    told = clear | np.array([found["copies"] > 0 for found in evidence])  # get a verdict
     return {
-        "calibration": [round(value, 6) for value in fits[""]],
-        "calibrations": {name: [round(value, 6) for value in fits[name]] for name, _ in apart},
-        "threshold": _threshold(z, y[clear], false_alarms),
+        "calibration": _rounded(fits[""]),
+        "calibrations": {name: _rounded(fits[name]) for name, _ in apart},
+        "threshold": _threshold(z[told], y[told], false_alarms),
         "mask_threshold": round(float(CUTS[int(np.argmax(np.mean(f1, 0)))]), 2),
-        "operating_points": _operating_points(z, y[clear], of[clear].tolist(), false_alarms),
+        "operating_points": _operating_points(z[told], y[told], of[told].tolist(), false_alarms),
         "lowest_quality": lowest,
         "calibrated_on": {"authentic": int((~y).sum()), "forged": int(y.sum())},
     }
+
+
+def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in weights.items()}
 
 
 def _last_save(sample: Sample, lowest_quality: int, detector: ImageDetector) -> str:
@@ -181,21 +193,21 @@ def _fit_clips(scan: Scan, samples: Iterable[Sample], data: str | Path, false_al
         if frame_labels(truth, ticks, FRAMES).any():
             kept = [spans_of(dataclasses.replace(report, segments=_above(report, cut))) for cut in SEGMENT_CUTS]
             f1.append([compare_frames(spans, truth, ticks).f1 for spans in kept])
-    x, y = np.array([logit for _, logit in judged]), np.array(forged, bool)
+    y = np.array(forged, bool)
     _both_classes(y, data, "clips")
-    overall = platt(x, y)
-    fits: dict[str, tuple[float, float]] = {}
+    overall = logistic([{"logit": logit} for _, logit in judged], y)
+    fits: dict[str, dict[str, float]] = {}
     for key, pairs in apart.items():
-        logits, labels = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs], bool)
+        labels = np.array([wrong for _, wrong in pairs], bool)
         if labels.any() and not labels.all():
-            fits[key] = platt(logits, labels)
-    lines = np.array([fits.get(judge, overall) for judge, _ in judged])  # (n, 2)
+            fits[key] = logistic([{"logit": logit} for logit, _ in pairs], labels)
+    z = np.array([weigh({"logit": logit}, fits.get(judge, overall)) for judge, logit in judged])
     return {
-        "calibration": [round(value, 6) for value in overall],
-        "calibrations": {key: [round(value, 6) for value in fits[key]] for key in sorted(fits)},
-        "threshold": _threshold(lines[:, 0] * x + lines[:, 1], y, false_alarms),
+        "calibration": _rounded(overall),
+        "calibrations": {key: _rounded(fits[key]) for key in sorted(fits)},
+        "threshold": _threshold(z, y, false_alarms),
         "segment_threshold": round(float(SEGMENT_CUTS[int(np.argmax(np.mean(f1, 0)))]), 2),
-        "operating_points": _operating_points(lines[:, 0] * x + lines[:, 1], y, groups, false_alarms),
+        "operating_points": _operating_points(z, y, groups, false_alarms),
         "calibrated_on": {"authentic": int((~y).sum()), "forged": int(y.sum())},
     }
 
@@ -302,22 +314,47 @@ def _above(report: Report, cut: float) -> tuple[Segment, ...]:
     return tuple(segment for segment in report.segments if segment.probability >= cut)
 
 
-def platt(logits: npt.NDArray[np.float64], forged: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """(a, b) of sigmoid(a * logit + b) by weighted logistic regression; both classes weigh one half. a is positive.
+def logistic(evidence: Sequence[Mapping[str, float]], forged: npt.NDArray[np.bool_]) -> dict[str, float]:
+    """Weights by name, and ``bias``, of the probability sigmoid(bias + sum of weight * evidence).
 
-    Targets are softened as Platt (1999) does, (n + 1) / (n + 2) and 1 / (n + 2), so that separable scores stay finite.
+    Both classes weigh one half. Targets are softened as Platt (1999) does, (n + 1) / (n + 2) and 1 / (n + 2), and
+    several weights are held back a little, so that what separates the classes keeps finite ones. No evidence but the
+    size may speak for authentic the more there is of it: what would is left out; one alone weighs at least 1e-3.
     """
+    names = list(evidence[0])
+    table = np.array([[found[name] for name in names] for found in evidence])
+    while True:
+        weights, bias = _newton(table, forged, RIDGE if len(names) > 1 else 1e-9)
+        wrong = [i for i, name in enumerate(names) if weights[i] < 0 and name != "size"]
+        if not wrong or len(names) == 1:
+            break
+        worst = min(wrong, key=lambda i: weights[i] * table[:, i].std())
+        table = np.delete(table, worst, 1)
+        del names[worst]
+    if len(names) == 1:
+        weights = np.maximum(weights, 1e-3)
+    return dict(zip(names, weights.tolist(), strict=True)) | {"bias": bias}
+
+
+def _newton(
+    table: npt.NDArray[np.float64], forged: npt.NDArray[np.bool_], ridge: float
+) -> tuple[npt.NDArray[np.float64], float]:
+    """Weights (k,) and bias of a logistic regression on (n, k), by Newton's method on columns of unit spread."""
+    middle, spread = table.mean(0), np.maximum(table.std(0), 1e-6)
+    features = np.column_stack([(table - middle) / spread, np.ones(len(table))])
     positive, negative = int(forged.sum()), int((~forged).sum())
     target = np.where(forged, (positive + 1) / (positive + 2), 1 / (negative + 2))
     weight = np.where(forged, 0.5 / positive, 0.5 / negative)
-    features = np.stack([logits, np.ones_like(logits)], 1)
-    theta = np.array([1.0 / max(float(logits.std()), 1e-6), 0.0])
+    held = ridge * np.eye(features.shape[1])
+    held[-1, -1] = 1e-9
+    theta = np.append(np.full(table.shape[1], 1.0 / table.shape[1]), 0.0)
     for _ in range(100):
         p = 1 / (1 + np.exp(-features @ theta))
-        gradient = features.T @ (weight * (p - target))
-        hessian = (features * (weight * p * (1 - p))[:, None]).T @ features + 1e-9 * np.eye(2)
+        gradient = features.T @ (weight * (p - target)) + held @ theta
+        hessian = (features * (weight * p * (1 - p))[:, None]).T @ features + held
         step = np.linalg.solve(hessian, gradient)
         theta = theta - step / max(1.0, float(np.abs(step).max()))
         if np.abs(step).max() < 1e-10:
             break
-    return max(float(theta[0]), 1e-3), float(theta[1])
+    weights = theta[:-1] / spread
+    return weights, float(theta[-1] - weights @ middle)

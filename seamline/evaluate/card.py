@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -211,10 +211,15 @@ def _line_of_heads(*heads: str) -> str:
 
 
 def _fitted(card: zoo.Card) -> str:
-    """How a logit becomes a probability, in words."""
+    """How evidence becomes a probability, in words."""
     main = {"": card.calibration} if card.modality == "image" else {}
     apart = main | {f" of {name}": fit for name, fit in card.calibrations.items()} or {"": card.calibration}
-    return ", ".join(f"sigmoid({a:g} x logit{name} {b:+g})" for name, (a, b) in apart.items())
+
+    def terms(fit: Mapping[str, float], name: str) -> str:
+        weighed = " ".join(f"{weight:+g} x {key}{name}" for key, weight in fit.items() if key != "bias")
+        return f"{weighed.removeprefix('+')} {fit.get('bias', 0.0):+g}"
+
+    return ", ".join(f"sigmoid({terms(fit, name)})" for name, fit in apart.items())
 
 
 def spoken(perturb: str) -> str:

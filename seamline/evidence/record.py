@@ -49,6 +49,7 @@ BESIDE = 2 * 2**30  # bytes; one up to this size is copied into the bundle
 # What a re-run may differ by. Weights, versions and processors being the same, nothing differs at all.
 TOLERANCE = {
     "probability": 0.01,  # of anything that is one
+    "evidence": 0.25,  # log odds, of what a probability is computed from
     "seconds": 0.04,  # of the ends of a segment: a tick
     "pixels": 8,  # of the sides of a box
     "area": 0.05,  # of a region, as a share of it

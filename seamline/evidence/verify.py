@@ -374,8 +374,10 @@ def _allowed(where: str, last: str, then: float) -> float:
         return tolerance["seconds"] + 1e-9
     if where.startswith("report.proposals"):  # [score, start, end]
         return tolerance["probability" if where.endswith("[0]") else "seconds"] + 1e-9
-    if ".box[" in where:
+    if ".box[" in where or ".twin[" in where:
         return tolerance["pixels"]
+    if where.startswith("report.evidence"):
+        return tolerance["evidence"]
     if last == "area":
         return tolerance["area"] * abs(then)
     if where.startswith("faces"):
