@@ -148,7 +148,11 @@ def test_logistic_weighs_each_evidence_and_leaves_out_what_would_speak_for_authe
     assert fit == pytest.approx({"logit": 0.9, "peak": 0.3, "size": -0.5, "bias": 0.0}, abs=0.04)
     names = ("logit", "peak", "copies")
     fit = logistic([dict(zip(names, row, strict=True)) for row in table.tolist()], forged)
-    assert list(fit) == ["logit", "peak", "bias"]
+    assert list(fit) == ["logit", "peak", "copies", "bias"]
+    assert fit["copies"] == 1.0
+    names = ("logit", "size", "peak")
+    fit = logistic([dict(zip(names, row, strict=True)) for row in table.tolist()], forged)
+    assert list(fit) == ["logit", "size", "bias"]
 
 
 def test_calibrate_keeps_the_promised_share_of_false_alarms(data: Path, tmp_path: Path) -> None:

@@ -320,11 +320,13 @@ def logistic(evidence: Sequence[Mapping[str, float]], forged: npt.NDArray[np.boo
     Both classes weigh one half. Targets are softened as Platt (1999) does, (n + 1) / (n + 2) and 1 / (n + 2), and
     several weights are held back a little, so that what separates the classes keeps finite ones. No evidence but the
     size may speak for authentic the more there is of it: what would is left out; one alone weighs at least 1e-3.
+    Copies, which are log odds by themselves, weigh at least 1, also where other traces already tell of all of them.
     """
     names = list(evidence[0])
     table = np.array([[found[name] for name in names] for found in evidence])
+    given = np.array([found.get("copies", 0.0) for found in evidence])
     while True:
-        weights, bias = _newton(table, forged, RIDGE if len(names) > 1 else 1e-9)
+        weights, bias = _newton(table, forged, given, RIDGE if len(names) > 1 else 1e-9)
         wrong = [i for i, name in enumerate(names) if weights[i] < 0 and name != "size"]
         if not wrong or len(names) == 1:
             break
@@ -333,13 +335,18 @@ def logistic(evidence: Sequence[Mapping[str, float]], forged: npt.NDArray[np.boo
         del names[worst]
     if len(names) == 1:
         weights = np.maximum(weights, 1e-3)
-    return dict(zip(names, weights.tolist(), strict=True)) | {"bias": bias}
+    fit = dict(zip(names, weights.tolist(), strict=True))
+    least = {"copies": 1.0 + fit.get("copies", 0.0)} if "copies" in evidence[0] else {}
+    return fit | least | {"bias": bias}
 
 
 def _newton(
-    table: npt.NDArray[np.float64], forged: npt.NDArray[np.bool_], ridge: float
+    table: npt.NDArray[np.float64], forged: npt.NDArray[np.bool_], given: npt.NDArray[np.float64], ridge: float
 ) -> tuple[npt.NDArray[np.float64], float]:
-    """Weights (k,) and bias of a logistic regression on (n, k), by Newton's method on columns of unit spread."""
+    """Weights (k,) and bias of a logistic regression on (n, k), by Newton's method on columns of unit spread.
+
+    ``given`` (n,) are log odds that the weighed columns are added to.
+    """
     middle, spread = table.mean(0), np.maximum(table.std(0), 1e-6)
     features = np.column_stack([(table - middle) / spread, np.ones(len(table))])
     positive, negative = int(forged.sum()), int((~forged).sum())
@@ -349,7 +356,7 @@ def _newton(
     held[-1, -1] = 1e-9
     theta = np.append(np.full(table.shape[1], 1.0 / table.shape[1]), 0.0)
     for _ in range(100):
-        p = 1 / (1 + np.exp(-features @ theta))
+        p = 1 / (1 + np.exp(-(features @ theta + given)))
         gradient = features.T @ (weight * (p - target)) + held @ theta
         hessian = (features * (weight * p * (1 - p))[:, None]).T @ features + held
         step = np.linalg.solve(hessian, gradient)
