@@ -15,7 +15,7 @@ FULL = Report(
     verdict="forged",
     probability=0.875,
     threshold=0.5,
-    regions=(Region((0, 8, 64, 72), 0.75, 4000), Region((100, 100, 101, 101), 0.5, 1)),
+    regions=(Region((0, 8, 64, 72), 0.75, 4000), Region((100, 100, 101, 101), 0.5, 1, twin=(7, 7, 9, 9))),
     segments=(Segment(0.0, 1.5, 0.9, "audio"), Segment(2.0, 2.25, 0.6)),
     artifacts=Artifacts(mask="a.mask.png", overlay="a.overlay.png"),
     model=Model("loupe-compact", "1", "ab" * 32),
@@ -84,7 +84,8 @@ def test_json_form_is_the_documented_one() -> None:
         "error",
     ]
     assert data["schema"] == "seamline.report/1"
-    assert data["regions"][0] == {"box": [0, 8, 64, 72], "probability": 0.75, "area": 4000}
+    assert data["regions"][0] == {"box": [0, 8, 64, 72], "probability": 0.75, "area": 4000, "twin": None}
+    assert data["regions"][1]["twin"] == [7, 7, 9, 9]
     assert data["segments"][0] == {"start": 0.0, "end": 1.5, "probability": 0.9, "modality": "audio"}
     files = {"mask": "a.mask.png", "heatmap": None, "overlay": "a.overlay.png", "timeline": None}
     assert data["artifacts"] == files
@@ -108,6 +109,16 @@ def test_a_name_that_is_not_utf8_is_written_and_read_back() -> None:
     text = replace(SMALL, media=Media(name)).to_json()
     text.encode("utf-8")
     assert Report.from_json(text).media.path == name
+
+
+def test_a_report_from_before_twins_and_evidence_is_read() -> None:
+    data = FULL.to_dict()
+    del data["evidence"]
+    for region in data["regions"]:
+        del region["twin"]
+    back = Report.from_dict(data)
+    assert back.evidence == {}
+    assert [region.twin for region in back.regions] == [None, None]
 
 
 def test_whole_numbers_are_read_as_floats() -> None:
