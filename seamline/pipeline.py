@@ -253,12 +253,9 @@ class Session:
         warnings = report.warnings
         regions: tuple[Region, ...] = ()
         mask = np.zeros((height, width), bool)
-        if probability >= card.threshold:
-            if (share := float(np.mean(heatmap >= card.mask_threshold))) > verdicts.WHOLE:
-                limits = (*limits, verdicts.reason("whole", share=f"{100 * share:.0f} %"))
-            if evidence.get("copies"):  # that survives what ends the other traces
-                limits = tuple(limit for limit in limits if limit.code != "too_compressed")
-        verdict, reasons = verdicts.decide(probability, card.threshold, limits)
+        if probability >= card.threshold and (share := float(np.mean(heatmap >= card.mask_threshold))) > verdicts.WHOLE:
+            limits = (*limits, verdicts.reason("whole", share=f"{100 * share:.0f} %"))
+        verdict, reasons = verdicts.decide(probability, card.threshold, limits, copied=evidence.get("copies", 0) > 0)
         if verdict == "forged":
             mask, regions, count = find_regions(heatmap, card.mask_threshold)
             regions = _with_twins(regions, marked, (height, width))

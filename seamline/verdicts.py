@@ -104,8 +104,15 @@ def judged(limits: Sequence[Reason]) -> bool:
     return not any(limit.code in NOT_APPLICABLE for limit in limits)
 
 
-def decide(probability: float, threshold: float, limits: Sequence[Reason] = ()) -> tuple[Verdict, tuple[Reason, ...]]:
-    """The verdict on what was judged, and its reasons, which are none if it is forged or authentic."""
+def decide(
+    probability: float, threshold: float, limits: Sequence[Reason] = (), *, copied: bool = False
+) -> tuple[Verdict, tuple[Reason, ...]]:
+    """The verdict on what was judged, and its reasons, which are none if it is forged or authentic.
+
+    ``copied`` says that a copy was found, which survives the compression that ends other traces.
+    """
+    if copied and probability >= threshold:
+        limits = [limit for limit in limits if limit.code != "too_compressed"]
     if limits:
         return "inconclusive", tuple(limits)
     if probability >= threshold:

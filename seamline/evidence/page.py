@@ -228,11 +228,11 @@ def _regions(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     for region in report["regions"]:
         x0, y0, x1, y1 = region["box"]
         column = ("left", "centre", "right")[min(2, int(3 * (x0 + x1) / 2 / width))]
-        line = ("upper", "middle", "lower")[min(2, int(3 * (y0 + y1) / 2 / height))]
-        where = {"middle centre": "centre"}.get(f"{line} {column}", f"{line} {column}")
+        row = ("upper", "middle", "lower")[min(2, int(3 * (y0 + y1) / 2 / height))]
+        where = {"middle centre": "centre"}.get(f"{row} {column}", f"{row} {column}")
         share = f"{percent(region['area'] / (width * height))} (pixels {x0}{DASH}{x1} by {y0}{DASH}{y1})"
-        row = {"where": where, "share": share, "probability": region["probability"], "box": region["box"]}
-        rows.append(row | {"twin": region.get("twin")})
+        told = {key: region.get(key) for key in ("probability", "box", "twin")}
+        rows.append({"where": where, "share": share} | told)
     return rows
 
 
