@@ -428,7 +428,7 @@ def calibrate(
     familiar: Annotated[
         Path | None, typer.Option(help="Samples whose content tells what is familiar, such as those trained on.")
     ] = None,
-    false_alarms: Annotated[float, typer.Option(help="Share of authentic files that may be flagged.")] = 0.03,
+    false_alarms: Annotated[float, typer.Option(help="Share of authentic files that may be flagged.")] = 0.01,
 ) -> None:
     """Fit a model's probability, thresholds and limits on held-out samples whose truth is known."""
     with _clean_errors():

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from seamline.errors import DataError
-from seamline.metrics.bootstrap import bootstrap, resamples
+from seamline.metrics.bootstrap import bootstrap, resamples, share_interval, worth
 from seamline.metrics.detection import Ranking, roc_auc
 
 Ints = npt.NDArray[np.int64]
@@ -93,3 +93,40 @@ def test_groups_widen_intervals(rng: np.random.Generator) -> None:
 
     apart, together = (bootstrap(auc, groups, draws=300)["auc"] for groups in (len(names), names))
     assert together[1] - together[0] > 2 * (apart[1] - apart[0])
+
+
+def test_a_share_of_single_files_has_wilsons_interval() -> None:
+    hits = np.arange(80) < 3
+    theirs = scipy.stats.binomtest(3, 80).proportion_ci(method="wilson")
+    assert share_interval(hits, 80, hits) == pytest.approx((theirs.low, theirs.high))
+    assert share_interval(np.zeros(50), 50, np.zeros(50))[0] == 0.0
+
+
+def test_groups_are_worth_fewer_files() -> None:
+    groups = np.repeat(np.arange(20), 5)
+    apart = np.tile([0.0, 1.0, 2.0, 3.0, 4.0], 20)
+    assert worth(groups, apart) == 100  # the groups do not differ
+    assert worth(groups, groups) == pytest.approx(20)  # nothing else does
+    assert worth(groups, np.ones(100)) == 20  # nothing is known of how they differ
+    assert worth(["one"] * 9, np.arange(9)) == 1
+    with pytest.raises(DataError, match="no files"):
+        share_interval([], 0, [])
+    with pytest.raises(DataError, match="level"):
+        share_interval([True], 1, [0.0], level=0)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.03, 0.1])
+def test_intervals_of_a_rare_share_cover_it(rng: np.random.Generator, rate: float) -> None:
+    """Groups whose scores differ: resamples of the groups cover too seldom, ``share_interval`` does not."""
+    cut = float(scipy.stats.norm.isf(rate))
+    groups = np.repeat(np.arange(30), 20)
+    inside, resampled = 0, 0
+    for _ in range(200):
+        scores = math.sqrt(0.45) * rng.standard_normal(30)[groups] + math.sqrt(0.55) * rng.standard_normal(600)
+        hits = scores > cut
+        low, high = share_interval(hits, groups, scores)
+        inside += low <= rate <= high
+        few = bootstrap(lambda times, hits=hits: {"rate": float(times[hits].sum() / times.sum())}, groups, draws=100)
+        resampled += few["rate"][0] <= rate <= few["rate"][1]
+    assert inside >= 0.94 * 200
+    assert resampled < inside

@@ -773,7 +773,7 @@ PRESETS: dict[str, LoupeSizes] = {
     "loupe-pe-s16-384": _perception("pe-s16-384", 384),
     "loupe-pe-t16-384": _perception("pe-t16-384", 384),
     "loupe-native": LoupeSizes(
-        windowing=Windowing(side=1024, overlap=128, multiple=32),
+        windowing=Windowing(side=384, overlap=64, multiple=32),
         encoder="traces",
         encoder_sizes={"width": 128, "depth": 6, "statistics": True, "counts": True},
         width=96,

@@ -18,8 +18,7 @@ from ..detectors.base import ClipDetector, Detector, ImageDetector
 from ..errors import DataError
 from ..familiar import PHOTO, SOUND, fit, photo, sound
 from ..media import Clip, Image, open_media
-from ..metrics.bootstrap import bootstrap
-from ..metrics.detection import roc_auc
+from ..metrics.bootstrap import share_interval
 from ..metrics.image import confusion
 from ..metrics.temporal import frame_labels, spans_of
 from ..pipeline import JUDGED, Session, weigh
@@ -37,7 +36,8 @@ RATES = (0.01, 0.03, 0.1)  # of false alarms, at which verdicts are measured bes
 FOLDS = 10
 UNFAMILIAR = 0.02  # share of familiar files that may be called unfamiliar
 QUALITIES = (30, 40, 50, 60, 70, 75, 80, 85, 90, 95)  # of JPEG, that are tried
-RESAVED = 250  # photos, at most, that are saved again at those
+RESAVED = 150  # forged photos, at most, that are saved again at those
+MISSED = 0.5  # share of them that may be called authentic at the lowest
 ENOUGH = 20  # photos of each class, at least, that a calibration of their own takes
 SEGMENT_CUTS = np.append([0.01, 0.02, 0.03], CUTS)  # and of segments, whose scores are products and so often small
 
@@ -48,7 +48,7 @@ def calibrate(
     out: str | Path,
     *,
     familiar: str | Path | None = None,
-    false_alarms: float = 0.03,
+    false_alarms: float = 0.01,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Fit probability, thresholds and limits on files that neither trained the weights nor will judge them; save all.
@@ -63,11 +63,11 @@ def calibrate(
     threshold from the other nine. What is familiar is described by the content of the files, authentic and forged, so
     that ``UNFAMILIAR`` of them would be called unfamiliar; with fewer than 35 files that is left out.
 
-    The lowest JPEG quality is the lowest of ``QUALITIES`` at which saving photos again, ``RESAVED`` at most, leaves an
-    AUC of ``TRACES`` above chance, by its 95 % interval. Photos saved below it get no verdict unless a copy is found in
-    them, so the threshold and what it costs are those of the others. Evidence means the more the more traces the last
-    save left, so there is a calibration for each kind of it (``verdicts.last_save``) of which there are enough photos,
-    and one threshold for the probabilities.
+    The lowest JPEG quality is the lowest of ``QUALITIES`` at which, of forged photos saved again, ``RESAVED`` at most,
+    not more than ``MISSED`` are called authentic by their ``TRACES``. Photos saved below it get no verdict unless a
+    copy is found in them, so the threshold and what it costs are those of the others. Evidence means the more the more
+    traces the last save left, so there is a calibration for each kind of it (``verdicts.last_save``) of which there are
+    enough photos, and one threshold for the probabilities.
 
     Args:
         weights: a ``.safetensors`` file of ours, or a catalogue name.
@@ -134,7 +134,7 @@ def _fit_photos(
     _both_classes(y, data, "photos")
     traces = logistic([{name: found[name] for name in TRACES} for found in evidence], y)
     bare = Session(detector, card=dataclasses.replace(card, calibration=traces))
-    lowest = _lowest_quality(bare, judged[:RESAVED], y[:RESAVED], groups[:RESAVED])
+    lowest = _lowest_quality(bare, list(compress(judged, y))[:RESAVED])
     saved = np.array([_last_save(sample, lowest, detector) for sample in judged])
     clear = saved != "compressed"
     clear |= not _enough(y[clear])  # verdicts rest on too few photos to tell: then on all
@@ -239,7 +239,7 @@ def _operating_points(
     """How often verdicts at ``false_alarms`` and at ``RATES`` are wrong, each as plain values of an OperatingPoint.
 
     A threshold would flatter the files that set it, so each file is called by one that the other nine tenths of the
-    groups set.
+    groups set. The interval counts the files of one group as little more than one if they score alike.
     """
     fold = np.unique(list(groups), return_inverse=True)[1] % FOLDS
     points = []
@@ -248,43 +248,32 @@ def _operating_points(
         for part in np.unique(fold):
             rest = fold != part if (~forged[fold != part]).any() else np.ones(len(fold), bool)
             called[fold == part] = _sigmoid(logits[fold == part]) >= _threshold(logits[rest], forged[rest], rate)
-        wrong, drawn = called & ~forged, ~forged
-
-        def alarms(times: npt.NDArray[np.int64], wrong: Any = wrong, drawn: Any = drawn) -> dict[str, float]:
-            return {"rate": float(times[wrong].sum() / times[drawn].sum())} if times[drawn].any() else {}
-
-        low, high = bootstrap(alarms, groups).get("rate", (0.0, 1.0))
-        if not wrong.any():  # no resample has what was never seen: the rule of three
-            high = min(1.0, 3 / int(drawn.sum()))
+        wrong = called[~forged]
+        low, high = share_interval(wrong, list(compress(groups, ~forged)), logits[~forged])
         point = OperatingPoint(
             threshold=_threshold(logits, forged, rate),
-            false_alarms=round(float(wrong.sum() / drawn.sum()), 4),
+            false_alarms=round(float(wrong.mean()), 4),
             low=round(low, 4),
             high=round(high, 4),
             detected=round(float(called[forged].mean()), 4),
             missed=round(float((_sigmoid(logits[forged]) < EVEN).mean()), 4),
-            authentic=int(drawn.sum()),
+            authentic=len(wrong),
             forged=int(forged.sum()),
         )
         points.append(dataclasses.asdict(point))
     return points
 
 
-def _lowest_quality(scan: Scan, samples: Sequence[Sample], forged: npt.NDArray[np.bool_], groups: Sequence[str]) -> int:
-    """The lowest of ``QUALITIES`` at which the photos, saved once more, are told apart better than by chance.
+def _lowest_quality(scan: Scan, forged: Sequence[Sample]) -> int:
+    """The lowest of ``QUALITIES`` at which at most ``MISSED`` of forged photos, saved once more, pass for authentic.
 
-    It is sought by halving, as the less a save keeps the less can be told; 100 if it is not met at the highest.
+    It is sought by halving, as the less a save keeps the more pass; 100 if too many do at the highest.
     """
 
     def told(quality: int) -> bool:
         change = change_photo(f"jpeg{quality}")
-        logits = np.array([_logit(scan(change(sample.pixels(), None)[0]).probability or 0.0) for sample in samples])
-
-        def auc(times: npt.NDArray[np.int64]) -> dict[str, float]:
-            both = times[forged].any() and times[~forged].any()
-            return {"auc": roc_auc(logits, forged, times)} if both else {}
-
-        return bootstrap(auc, groups).get("auc", (0.0, 1.0))[0] > 0.5
+        probabilities = [scan(change(sample.pixels(), None)[0]).probability or 0.0 for sample in forged]
+        return float(np.mean(np.less(probabilities, EVEN))) <= MISSED
 
     first = bisect.bisect_left(QUALITIES, True, key=told)
     return QUALITIES[first] if first < len(QUALITIES) else 100

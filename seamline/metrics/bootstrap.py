@@ -94,6 +94,53 @@ def bootstrap(
     }
 
 
+def share_interval(
+    hits: Sequence[bool] | npt.NDArray[np.bool_], groups: Groups, values: npt.ArrayLike, level: float = 0.95
+) -> tuple[float, float]:
+    """The confidence interval of a small share of files that come in groups, such as that of false alarms.
+
+    Where the share is small, few groups have a hit, resamples of them say little of the groups that were not seen,
+    and :func:`bootstrap` is too narrow. So this is Wilson's interval (1927) for as many files as the groups are worth:
+    n / (1 + (m - 1) r), where m is the size of the group of a file, on average, and r how alike files of one group are
+    (Kish 1965, "Survey Sampling"): the intraclass correlation of ``values``, by analysis of variance. It errs to the
+    wide side, as rare hits are less alike than the values that make them.
+
+    Args:
+        hits: (n,) whether each file is counted.
+        groups: as of :func:`resamples`.
+        values: (n,) what decides about a hit, such as the score that is compared with a threshold.
+        level: how sure, in (0, 1).
+
+    Returns:
+        (low, high), in [0, 1].
+
+    Raises:
+        DataError: there is no file, or the level is out of range.
+    """
+    if not 0 < level < 1:
+        raise DataError(f"a level lies between 0 and 1, not at {level}")
+    n, z = worth(groups, values), NORMAL.inv_cdf((1 + level) / 2)
+    share = float(np.mean(hits))
+    middle, off = share + z**2 / (2 * n), z * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    return max(0.0, (middle - off) / (1 + z**2 / n)), min(1.0, (middle + off) / (1 + z**2 / n))
+
+
+def worth(groups: Groups, values: npt.ArrayLike) -> float:
+    """How many files, each of a group of its own, grouped files with these values (n,) are worth, from 1 to n."""
+    members, _ = _drawn(groups, None)
+    x, sizes = np.asarray(values, np.float64), np.bincount(members)
+    n, k = len(members), len(sizes)
+    if k == 1 or k == n:
+        return float(k)
+    means = np.bincount(members, x) / sizes
+    within = float(((x - means[members]) ** 2).sum()) / (n - k)
+    between = float((sizes * (means - x.mean()) ** 2).sum()) / (k - 1)
+    usual, mine = (n - (sizes**2).sum() / n) / (k - 1), (sizes**2).sum() / n
+    spread = between + (usual - 1) * within
+    alike = (between - within) / spread if spread > 0 else 1.0
+    return float(n / (1 + (mine - 1) * min(max(alike, 0.0), 1.0)))
+
+
 def _drawn(
     groups: Groups, strata: Sequence[Hashable] | npt.NDArray[np.generic] | None
 ) -> tuple[Ints, list[npt.NDArray[np.int64]]]:
