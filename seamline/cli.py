@@ -421,6 +421,19 @@ def leaderboard(
 
 
 @app.command()
+def average(
+    weights: Annotated[list[str], typer.Argument(metavar="WEIGHTS...", help=".safetensors files of one network.")],
+    out: Annotated[Path, typer.Option(help="Their mean, with the sizes and facts of the first.")],
+) -> None:
+    """Take the mean of weights that were trained on from one another; it may be better than any of them."""
+    with _clean_errors():
+        from . import zoo
+
+        zoo.save(zoo.average(weights), out, **zoo.facts(weights[0]))
+        print(out)
+
+
+@app.command()
 def calibrate(
     weights: Annotated[str, typer.Argument(metavar="WEIGHTS", help="A .safetensors file of a training run.")],
     data: Annotated[Path, typer.Option(help="Samples that neither trained these weights nor will judge them.")],

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -186,6 +186,29 @@ def save(detector: Detector, path: str | os.PathLike[str], **facts: Any) -> None
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def average(names: Sequence[str | os.PathLike[str]]) -> Detector:
+    """The detector of the first weights, every one of its tensors the mean of all.
+
+    Weights that were trained on from one another, or from the same ones, may be better in the mean than any of them
+    (Wortsman et al. 2022, "Model soups").
+
+    Raises:
+        WeightsError: as of :func:`load_detector`, there are none, or they are of different networks.
+    """
+    if not names:
+        raise WeightsError("no weights to take the mean of")
+    detector, _ = load_detector(names[0])
+    mean = detector.state_dict()
+    for count, name in enumerate(names[1:], 2):
+        other = load_detector(name)[0].state_dict()
+        if {key: t.shape for key, t in other.items()} != {key: t.shape for key, t in mean.items()}:
+            raise WeightsError(f"{os.fspath(name)}: of another network than {os.fspath(names[0])}")
+        for key, tensor in mean.items():
+            if tensor.is_floating_point():
+                tensor.lerp_(other[key], 1 / count)
+    return detector
 
 
 @cache

@@ -15,8 +15,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from seamline import SeamlineError, zoo
+from seamline.cli import app
 from seamline.detectors.loupe import Loupe, build
 from seamline.errors import WeightsError
 
@@ -78,6 +80,35 @@ def test_what_is_built_to_be_read_is_not_drawn_and_the_next_is() -> None:
     assert bool((fresh.weight == 7).all())
     fresh.reset_parameters()
     assert not bool((fresh.weight == 7).any())
+
+
+def test_the_mean_of_weights(saved: Path, tmp_path: Path) -> None:
+    files = [saved]
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        other = build("loupe-tiny")
+        for name, tensor in other.named_buffers():
+            if name.endswith("num_batches_tracked"):
+                tensor += seed
+        files.append(tmp_path / f"{seed}.safetensors")
+        zoo.save(other, files[-1])
+    mean = zoo.average(files).state_dict()
+    all_of_them = [load_file(file) for file in files]
+    assert mean.keys() == all_of_them[0].keys()
+    for name, tensor in mean.items():
+        parts = torch.stack([state[name] for state in all_of_them])
+        torch.testing.assert_close(tensor, parts.mean(0) if tensor.is_floating_point() else parts[0])
+
+    out = tmp_path / "mean.safetensors"
+    done = CliRunner().invoke(app, ["average", *map(str, files), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    assert all(tensor.equal(mean[name]) for name, tensor in load_file(out).items())
+    assert zoo.facts(out) == zoo.facts(saved)
+
+    with pytest.raises(WeightsError, match="erf-batfd-plus-light: of another network"):
+        zoo.average([saved, "erf-batfd-plus-light"])
+    with pytest.raises(WeightsError, match="no weights"):
+        zoo.average([])
 
 
 def test_half_precision_weights_load_into_full_precision(saved: Path) -> None:
