@@ -70,9 +70,13 @@ class Browser:
         WebDriverWait(self.driver, 60, poll_frequency=0.05).until(lambda _: condition())
 
     def requests(self) -> list[str]:
-        """The addresses that were asked for since the page was opened, without those that lie in the page itself."""
+        """The addresses that were asked for since the page was opened, without those that lie in the page itself.
+
+        What the browser's own first tab may still ask for is not the page's.
+        """
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
-        asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+        sent = [event["params"] for event in events if event["method"] == "Network.requestWillBeSent"]
+        asked = [one["request"]["url"] for one in sent if not one["documentURL"].startswith("chrome://")]
         return [url for url in asked if not url.startswith("data:")]
 
     def complaints(self) -> list[str]:
