@@ -422,8 +422,8 @@ def leaderboard(
 
 @app.command()
 def average(
-    weights: Annotated[list[str], typer.Argument(metavar="WEIGHTS...", help=".safetensors files of one network.")],
-    out: Annotated[Path, typer.Option(help="Their mean, with the sizes and facts of the first.")],
+    weights: Annotated[list[str], typer.Argument(metavar="WEIGHTS...", help="Files of training runs of one network.")],
+    out: Annotated[Path, typer.Option(help="Their mean, with the facts of the first; to be calibrated.")],
 ) -> None:
     """Take the mean of weights that were trained on from one another; it may be better than any of them."""
     with _clean_errors():
