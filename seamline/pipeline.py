@@ -242,9 +242,7 @@ class Session:
         logit, heatmap = self._look(detector, image.pixels, lead or (0, 0))
         if not math.isfinite(logit) or np.isnan(heatmap.sum()):
             raise _no_number(image.path)
-        peak, breadth = _hottest(heatmap)
-        evidence = {"logit": logit, "peak": peak, "breadth": breadth, "size": math.log(height * width / 1e6)}
-        evidence["compression"] = (100 - (image.quality or 100)) / 10
+        evidence = {"logit": logit, "peak": _peak(heatmap), "size": math.log(height * width / 1e6)}
         marked: list[tuple[copies.Mask, copies.Mask]] = []
         if any("copies" in fit for fit in (card.calibration, *card.calibrations.values())):
             repeats = copies.find(image.pixels)
@@ -606,16 +604,13 @@ def find_regions(
     return keep[labels] if count > 1 else hot, tuple(regions[:MOST_REGIONS]), len(regions)
 
 
-def _hottest(heatmap: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """Log odds of the mean heat in the hottest square of ``CELLS`` cells a side, and how many less than one cell.
-
-    The second, at most 0, tells how broad that place is: an edited one is hot all over, by chance a cell is hot.
-    """
+def _peak(heatmap: npt.NDArray[np.float32]) -> float:
+    """Log odds of the mean heat where it is hottest: in the hottest square of ``CELLS`` cells a side."""
     height, width = (max(1, n // CELL) for n in heatmap.shape)
     cells = cv2.resize(heatmap[: height * CELL, : width * CELL], (width, height), interpolation=cv2.INTER_AREA)
-    squares = cv2.blur(cells, (CELLS, CELLS), borderType=cv2.BORDER_CONSTANT)
-    peak, spike = (math.log(p / (1 - p)) for p in np.clip([squares.max(), cells.max()], SURE, 1 - SURE))
-    return peak, min(0.0, peak - spike)
+    hottest = float(cv2.blur(cells, (CELLS, CELLS), borderType=cv2.BORDER_CONSTANT).max())
+    hottest = min(max(hottest, SURE), 1 - SURE)
+    return math.log(hottest / (1 - hottest))
 
 
 def _with_twins(

@@ -30,9 +30,7 @@ WEIGHTS = Path(__file__).with_name("weights")
 EVIDENCE = (  # what a calibration can weigh
     "logit",  # of the classifier, of the photo or of one modality of a clip
     "peak",  # log odds of the heat map where it is hottest
-    "breadth",  # how much less than these its hottest cell alone has, at most 0
     "size",  # log of the photo's megapixels: the larger, the hotter is the hottest place by chance
-    "compression",  # tenths of the quality that the last JPEG save gave up: the more, the fainter are traces of edits
     "copies",  # log odds that an area repeats another of the photo
     "bias",  # weighs 1
 )

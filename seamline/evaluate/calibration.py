@@ -29,7 +29,7 @@ from .outcomes import COVERS, FRAMES, Scan, compare_frames, forged_in, holds_cli
 from .rows import bar
 
 RAW = {"logit": 1.0, "bias": 0.0}
-TRACES = ("logit", "peak", "breadth", "size")  # evidence that a JPEG save wears away
+TRACES = ("logit", "peak", "size")  # evidence that a JPEG save wears away
 RIDGE = 1e-3  # what a weight costs, of evidence of unit spread
 CUTS = np.linspace(0.05, 0.95, 19)  # thresholds of pixels that calibration tries
 RATES = (0.01, 0.03, 0.1)  # of false alarms, at which verdicts are measured besides that asked for
@@ -120,8 +120,8 @@ def _fit_photos(
     evidence, forged, groups, f1 = [], [], [], []
     judged: list[Sample] = []
     for sample in samples:
-        _, soft = sample.load()
-        report = scan(sample.media)  # the file: how it was compressed is told by it alone
+        rgb, soft = sample.load()
+        report = scan(rgb)
         if report.probability is None or report.heatmap is None:
             continue
         judged.append(sample)
@@ -141,7 +141,7 @@ def _fit_photos(
     usual = clear & (saved != "lossless")
     usual = usual if _enough(y[usual]) else clear
     apart = [(name, here) for name in ("lossless", "compressed") if _enough(y[(here := (saved == name) & ~usual)])]
-    fits = {name: logistic(_weighable(compress(evidence, here), name), y[here]) for name, here in (("", usual), *apart)}
+    fits = {name: logistic(list(compress(evidence, here)), y[here]) for name, here in (("", usual), *apart)}
     z = np.array([weigh(found, fits.get(name, fits[""])) for found, name in zip(evidence, saved, strict=True)])
     told = clear | np.array([found["copies"] > 0 for found in evidence])  # get a verdict
     return {
@@ -153,12 +153,6 @@ def _fit_photos(
         "lowest_quality": lowest,
         "calibrated_on": {"authentic": int((~y).sum()), "forged": int(y.sum())},
     }
-
-
-def _weighable(evidence: Iterable[Mapping[str, float]], saved: str) -> list[dict[str, float]]:
-    """The evidence that a calibration of photos saved in this way weighs: all, but compression only where there is."""
-    spared = {"compression"} if saved == "lossless" else set()
-    return [{name: value for name, value in found.items() if name not in spared} for found in evidence]
 
 
 def _rounded(weights: Mapping[str, float]) -> dict[str, float]:
