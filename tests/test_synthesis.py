@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from seamline.errors import DataError
 from seamline.synthesis import image as forgers
-from seamline.synthesis.recipe import CHAINS, Recipe, draw_post, forge
+from seamline.synthesis.recipe import CHAINS, LEAST, Past, Recipe, draw_post, forge
 
 
 def photo(seed: int, height: int = 200, width: int = 240) -> np.ndarray:
@@ -146,6 +148,43 @@ def test_forge_does_not_depend_on_the_number_of_workers(photos: Path, tmp_path: 
                 assert mask.size == size
                 assert mask.mode == "L"
                 assert np.asarray(mask).max() > 127
+
+
+def test_the_web_hands_photos_on_reduced_and_saved(photos: Path, tmp_path: Path) -> None:
+    """Every source has a past; its own tables are then those of its last save, and truth is of the size it has now."""
+    Image.fromarray(photo(7, 600, 800)).save(photos / "large.png")
+    recipe = Recipe(seed=4, count=24, kinds=KINDS, handed_on=1.0, post=(("jpeg", 1.0),), own_tables=1.0)
+    out = forge(photos, tmp_path / "out", recipe, workers=1)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {row["label"] for row in rows} == {0, 1}
+    for row in rows:
+        with Image.open(out.parent / row["path"]) as picture, Image.open(photos / row["source"]) as source:
+            quality, subsampling = row["past"]["saves"][-1]
+            again = Image.open(io.BytesIO(forgers.jpeg_bytes(photo(0), quality, subsampling)))
+            assert picture.quantization == again.quantization
+            least = min(1.0, LEAST / min(source.size))
+            assert picture.width == round(source.width * max(row["past"]["resize"], least))
+            if row["mask"]:
+                with Image.open(out.parent / row["mask"]) as mask:
+                    assert mask.size == picture.size
+    assert {len(row["past"]["saves"]) for row in rows} == {1, 2}
+    kept = forge(photos, tmp_path / "kept", replace(recipe, handed_on=0.0), workers=1)
+    assert "past" not in kept.read_text()
+
+
+def test_a_past_is_a_smaller_photo_on_the_grid_of_its_last_save() -> None:
+    past = Past(0.5, 0.0, ((70, "4:2:0"), (85, "4:4:4")))
+    small, tables = past.of(photo(1, 640, 800))
+    assert small.shape == (320, 400, 3)
+    assert tables is not None
+    steps = np.array(tables[0]).reshape(8, 8)
+    blocks = (small.astype(np.float64) @ (0.299, 0.587, 0.114) - 128).reshape(40, 8, 50, 8).transpose(0, 2, 1, 3)
+    counts = np.stack([cv2.dct(block) for block in blocks.reshape(-1, 8, 8)])[:, 2, 1] / steps[2, 1]
+    away = np.abs(counts - np.rint(counts))
+    assert np.median(away) < 0.1  # a quarter were it not saved
+    assert past.of(photo(1, 300, 400))[0].shape == (LEAST, 384, 3)
+    sharp, _ = Past(1.0, 0.8, ()).of(photo(1))
+    assert np.diff(sharp.astype(int), axis=1).std() > 1.2 * np.diff(photo(1).astype(int), axis=1).std()
 
 
 def test_forge_never_overwrites_a_data_set(photos: Path, tmp_path: Path) -> None:

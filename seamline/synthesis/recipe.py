@@ -16,7 +16,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,12 +30,14 @@ from ..errors import DataError, MediaError
 from ..media import Image, open_media
 from .audio_visual import kinds_of
 from .clips import ClipRecipe, clip_sources, make_clip, metadata, prepare
-from .image import FORGERS, Box, Pixels, Post, find_face, forge_photo
+from .image import FORGERS, Box, Pixels, Post, find_face, forge_photo, jpeg_bytes
 from .sources import Source, select
 
 T = TypeVar("T")
 Item = dict[str, Any] | None  # a manifest line; None if no source served
+Tables = tuple[tuple[int, ...], ...] | None  # of quantisation, in Pillow's order; None: not a JPEG
 SMALLEST = 96  # pixels: sources with a shorter side are passed over
+LEAST = 288  # pixels: no shorter side is reduced below that
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Recipe:
     post: tuple[tuple[str, float], ...] = (("png", 1.0), ("jpeg", 1.0))  # weights of the chains of draw_post
     quality: tuple[int, int] = (80, 100)  # of the final JPEG
     own_tables: float = 0.25  # share of JPEGs saved with the source's own quantisation tables
+    handed_on: float = 0.0  # share of items whose sources first pass through the web: see draw_past
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Recipe:
@@ -155,6 +158,41 @@ def draw_post(recipe: Recipe, rng: np.random.Generator) -> Post:
     return Post(**CHAINS[name](recipe, rng))
 
 
+@dataclass(frozen=True)
+class Past:
+    """How the web hands a photo on: reduced, sharpened as resizers do, and saved once or twice."""
+
+    resize: float
+    sharpen: float  # of what a blur of one pixel takes away; 0 = not
+    saves: tuple[tuple[int, str], ...]  # quality and subsampling of each JPEG
+
+    def of(self, photo: Pixels) -> tuple[Pixels, Tables]:
+        """The photo as it is found, (H, W, 3) uint8, and the quantisation tables of its last save."""
+        height, width = photo.shape[:2]
+        scale = max(self.resize, min(1.0, LEAST / min(height, width)))
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        small = cv2.resize(photo, size, interpolation=cv2.INTER_AREA) if scale < 1 else photo
+        if self.sharpen:
+            small = cv2.addWeighted(small, 1 + self.sharpen, cv2.GaussianBlur(small, (0, 0), 1), -self.sharpen, 0)
+        tables: Tables = None
+        for quality, subsampling in self.saves:
+            data = jpeg_bytes(small.astype(np.uint8), quality, subsampling)
+            with PILImage.open(io.BytesIO(data)) as picture:
+                tables = _tables(picture)
+                small = np.asarray(picture.convert("RGB"))
+        return np.ascontiguousarray(small), tables
+
+
+def draw_past(rng: np.random.Generator) -> Past:
+    """Reduced to between a third and all of its size, and saved at a quality of 60 to 97, every third time twice."""
+    saves = tuple(
+        (int(rng.integers(60, 98)), str(rng.choice(("4:4:4", "4:2:0"), p=(0.3, 0.7))))
+        for _ in range(2 if rng.random() < 0.33 else 1)
+    )
+    sharpen = float(rng.uniform(0.1, 0.8)) if rng.random() < 0.3 else 0.0
+    return Past(float(np.exp(rng.uniform(np.log(0.33), 0.0))), sharpen, saves)
+
+
 def list_sources(folder: Path, recipe: Recipe) -> list[Source]:
     """The photos of a folder; of one with a ``manifest.csv`` (path, kind, split, group), those the recipe selects.
 
@@ -167,21 +205,30 @@ def list_sources(folder: Path, recipe: Recipe) -> list[Source]:
     return found
 
 
+def _tables(picture: PILImage.Image) -> Tables:
+    tables = getattr(picture, "quantization", None)
+    return tuple(tuple(table) for _, table in sorted(tables.items())) if tables else None
+
+
 @lru_cache(maxsize=64)
-def _load(path: str) -> tuple[Pixels, tuple[tuple[int, ...], ...] | None]:
+def _load(path: str) -> tuple[Pixels, Tables]:
     """Pixels of a source and, for a JPEG, its quantisation tables in Pillow's order."""
     photo = open_media(path)
     if not isinstance(photo, Image):
         raise MediaError(f"{path}: a clip, not a photo")
     pixels = photo.pixels
     with PILImage.open(path) as picture:
-        tables = getattr(picture, "quantization", None)
-    return pixels, tuple(tuple(table) for _, table in sorted(tables.items())) if tables else None
+        return pixels, _tables(picture)
 
 
 @lru_cache(maxsize=4096)
 def _face(path: str) -> Box | None:
     return find_face(_load(path)[0])
+
+
+def _scaled(box: Box, by: float) -> Box:
+    x0, y0, x1, y1 = (round(x * by) for x in box)
+    return x0, y0, x1, y1
 
 
 def _window(pixels: Pixels, recipe: Recipe, rng: np.random.Generator, face: Box | None) -> tuple[Pixels, Box | None]:
@@ -208,6 +255,7 @@ def make_item(index: int, sources: list[Source], recipe: Recipe, out: Path) -> I
     forged = rng.random() >= recipe.authentic
     names, weights = zip(*recipe.kinds, strict=True)
     kind = str(rng.choice(names, p=np.array(weights) / sum(weights))) if forged else "authentic"
+    web = np.random.default_rng([recipe.seed, index, 1])
     for _ in range(40):
         source = sources[int(rng.integers(len(sources)))]
         donor = None
@@ -218,11 +266,17 @@ def make_item(index: int, sources: list[Source], recipe: Recipe, out: Path) -> I
             face = _face(source.path) if kind == "face_blend" else None
             if kind == "face_blend" and face is None:
                 continue
+            if past := draw_past(web) if web.random() < recipe.handed_on else None:
+                reduced, tables = past.of(pixels)
+                face = face and _scaled(face, reduced.shape[1] / pixels.shape[1])
+                pixels = reduced
             photo, face = _window(pixels, recipe, rng, face)
             weight = np.zeros(photo.shape[:2], np.float32)
             if forged:
                 donor = sources[int(rng.integers(len(sources)))] if kind == "splice" else None
                 other = _load(donor.path)[0] if donor else None
+                if other is not None and web.random() < recipe.handed_on:
+                    other = draw_past(web).of(other)[0]
                 photo, weight, kind = forge_photo(kind, photo, rng, donor=other, face=face)
         except (DataError, MediaError):
             continue
@@ -245,6 +299,7 @@ def make_item(index: int, sources: list[Source], recipe: Recipe, out: Path) -> I
             "source": source.name,
             "donor": donor.name if donor else None,
             "group": source.group,
+            **({"past": asdict(past)} if past else {}),
             "post": post.facts(),
             "seed": recipe.seed,
             "sha256": hashlib.sha256(data).hexdigest(),
