@@ -6,6 +6,7 @@ and targets, and held-out samples into scores. ``train.py`` knows no medium.
 
 from __future__ import annotations
 
+import functools
 import math
 import multiprocessing
 import os
@@ -13,11 +14,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,6 +34,8 @@ from .metrics.temporal import average_precision, average_recall, union
 from .pipeline import move
 from .synthesis.speech import resample
 from .windows import Clock
+
+Faces = npt.NDArray[np.uint8]  # (n, S, S, 3), or one of them
 
 
 class Feed(ABC):
@@ -138,7 +142,7 @@ class Clips(Feed):
 
     def ready(self, samples: Sequence[Sample], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Decode every clip and find its faces, on all cores."""
-        job = partial(_prepared, clock=self.detector.clock, store=self.store)
+        job = functools.partial(_prepared, clock=self.detector.clock, store=self.store)
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
             for done, _ in enumerate(pool.map(job, samples, chunksize=4), 1):
                 progress(done, len(samples))
@@ -168,6 +172,8 @@ class Clips(Feed):
             faces = np.ascontiguousarray(faces[:, :, ::-1])
         if faces is not None and rng.random() < 0.5:
             faces = _exposed(faces, rng.uniform(0.7, 1.3), rng.uniform(0.8, 1.25))
+        if faces is not None:
+            faces = _filmed(faces, rng)
         ticks = window.ticks
         if sound is not None:
             if pace != 1:
@@ -223,11 +229,43 @@ def _prepared(sample: Sample, clock: Clock, store: Path) -> None:
     prepare(sample, clock, store)
 
 
-def _exposed(faces: np.ndarray[Any, np.dtype[np.uint8]], contrast: float, gamma: float) -> Any:
+def _exposed(faces: Faces, contrast: float, gamma: float) -> Faces:
     """Faces (n, S, S, 3) uint8 with another contrast about mid grey and another gamma."""
     grey = np.linspace(0, 1, 256)
     curve = np.clip(0.5 + contrast * (grey**gamma - 0.5), 0, 1)
-    return np.rint(255 * curve).astype(np.uint8)[faces]
+    table: Faces = np.rint(255 * curve).astype(np.uint8)
+    return table[faces]
+
+
+def _filmed(faces: Faces, rng: np.random.Generator) -> Faces:
+    """Faces (n, S, S, 3) uint8 as by another camera at another distance: moved, coarser, tinted, grainy, compressed."""
+    side = faces.shape[1]
+    steps: list[Callable[[Faces], Any]] = []  # of one face
+    if rng.random() < 0.7:
+        moved = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-7, 7), math.exp(rng.uniform(-0.13, 0.13)))
+        moved[:, 2] += rng.uniform(-0.06, 0.06, 2) * side
+        steps.append(lambda face: cv2.warpAffine(face, moved, (side, side), borderMode=cv2.BORDER_REFLECT))
+    if rng.random() < 0.5:
+        small = (int(rng.integers(side // 2 + 4, side)),) * 2
+        steps.append(lambda face: cv2.resize(face, small, interpolation=cv2.INTER_AREA))
+        steps.append(lambda face: cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC))
+    if rng.random() < 0.5:
+        tint = np.clip(np.arange(256)[:, None] * rng.uniform(0.85, 1.15, 3), 0, 255).astype(np.uint8)[None]
+        steps.append(lambda face: cv2.LUT(face, tint))
+    if rng.random() < 0.35:
+        grain = rng.normal(0, rng.uniform(1, 6), (8, side, side, 3))
+
+        def grainy(face: Faces) -> Faces:
+            shifted = np.roll(grain[rng.integers(8)], rng.integers(0, side, 2), (0, 1))
+            seen: Faces = np.clip(face + shifted, 0, 255).astype(np.uint8)
+            return seen
+
+        steps.append(grainy)
+    if rng.random() < 0.35:
+        quality = (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 92)))
+        steps.append(lambda face: cv2.imdecode(cv2.imencode(".jpg", face, quality)[1], cv2.IMREAD_COLOR))
+    changed: list[Faces] = [functools.reduce(lambda face, step: step(face), steps, face) for face in faces]
+    return np.stack(changed)
 
 
 def _coloured(sound: np.ndarray[Any, np.dtype[np.float32]], decibels: Any) -> Any:

@@ -14,7 +14,7 @@ from seamline.data import Sample, open_data
 from seamline.data.clips import STORE, prepare
 from seamline.detectors.base import ClipTruth
 from seamline.detectors.erf_batfd_plus import build
-from seamline.feeds import Clips, feed, visible
+from seamline.feeds import Clips, _filmed, feed, visible
 from seamline.train import Recipe, Stage, train
 
 RATE = 16000
@@ -117,6 +117,24 @@ def test_sound_alone_is_played_at_other_paces_and_its_truth_goes_along(data: Pat
         loud = power > np.sqrt(power.max() * np.median(power[~inside[::160]]))
         assert (loud == inside[80::160]).mean() > 0.96
     assert min(pitches) < 670 < 695 < sorted(pitches)[6] < 705 < 730 < max(pitches)
+
+
+def test_faces_are_filmed_by_another_camera_alike_in_all_frames() -> None:
+    """What is changed is the same in every frame, save grain, so it can't be taken for a seam."""
+    ramp = np.linspace(0, 255, 96)
+    face = np.stack([np.add.outer(ramp, ramp) / 2, np.tile(ramp, (96, 1)), np.tile(ramp[:, None], (1, 96))], -1)
+    face[40:60, 30:50] = (250, 20, 90)
+    faces = np.repeat(np.rint(face).astype(np.uint8)[None], 4, 0)
+    changed, spread = [], []
+    for seed in range(40):
+        seen = _filmed(faces, np.random.default_rng(seed))
+        assert (seen.shape, seen.dtype) == (faces.shape, np.uint8)
+        np.testing.assert_array_equal(seen, _filmed(faces, np.random.default_rng(seed)))
+        changed.append(np.abs(seen.astype(int) - faces).mean())
+        spread.append(np.abs(seen.astype(int) - seen[0]).mean())
+    assert np.quantile(changed, 0.9) > 8 > np.quantile(changed, 0.1)
+    assert np.mean(np.array(spread) == 0) > 0.5
+    assert max(spread) < 8
 
 
 def test_of_an_absent_modality_nothing_is_said() -> None:
