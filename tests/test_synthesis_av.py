@@ -16,7 +16,8 @@ from seamline.synthesis import clip_file, clips, speech
 from seamline.synthesis.audio_visual import FPS, STEP, Donors, Footage, Lengths, forge_clip, kinds_of
 from seamline.synthesis.clip_file import ClipChain, draw_chain, encode, read_footage
 from seamline.synthesis.recipe import forge, read_recipe
-from seamline.synthesis.speech import CARES, RATE
+from seamline.synthesis.speech import CARES, RATE, level
+from seamline.synthesis.surroundings import surrounded, under
 
 PAIRS = ("voice_tts+lipsync", "vocoder+reblend", "word_swap+mouth_swap")
 KINDS = (*av.SOUND_KINDS, *av.PICTURE_KINDS, *PAIRS)
@@ -403,6 +404,46 @@ def test_the_folder_says_what_was_done(sources: Path, tmp_path: Path) -> None:
         forge(sources, tmp_path / "out", tmp_path / "recipe.toml")
 
 
+def test_surroundings_stay_in_step_and_below_the_voice() -> None:
+    """What is added to speech is bounded, begins with it and is the same for the same seed."""
+    voice = spoken(4, 6)
+    heard = 0
+    for seed in range(24):
+        sound, music = surrounded(voice, np.random.default_rng(seed))
+        again, _ = surrounded(voice, np.random.default_rng(seed))
+        np.testing.assert_array_equal(sound, again)
+        assert (sound.dtype, sound.shape) == (np.float32, voice.shape)
+        assert np.abs(sound).max() <= 1
+        later = [float(np.dot(np.roll(sound, -k)[40:-40], voice[40:-40])) for k in range(-40, 41)]
+        assert np.argmax(later) == 40  # the room answers after the voice
+        assert level(sound - voice) < 2 * level(voice)
+        if music is not None:
+            heard += 1
+            assert 10 ** (-27 / 20) < level(music) / level(voice) < 10 ** (-3 / 20)
+            short = music[: RATE + 1]
+            added = under(voice / 4, short) - voice / 4
+            np.testing.assert_allclose(added[RATE + 1 : RATE + 101], short[:100], atol=1e-6)
+    assert 4 <= heard <= 16
+
+
+def test_a_recipe_with_surroundings_changes_sounds_and_only_sounds(sources: Path, tmp_path: Path) -> None:
+    files = {}
+    for share in (0.0, 1.0):
+        (tmp_path / "recipe.toml").write_text(RECIPE.replace("[kinds]", f"surroundings = {share}\n[kinds]"))
+        manifest = forge(sources, tmp_path / str(share), tmp_path / "recipe.toml")
+        files[share] = [json.loads(line) for line in manifest.read_text().splitlines()]
+    changed = 0
+    for before, after in zip(files[0.0], files[1.0], strict=True):
+        assert (before["kind"], before["picture"], before["sound"]) == (after["kind"], after["picture"], after["sound"])
+        if before["kind"] == "authentic" and before["sound"]:
+            clips_ = [read_footage(str(tmp_path / str(s) / r["path"]), "x") for s, r in ((0.0, before), (1.0, after))]
+            one, two = (clip.sound for clip in clips_)
+            assert one is not None
+            assert two is not None
+            changed += level(two[: len(one)] - one[: len(two)]) > 0.02 * level(one)
+    assert changed
+
+
 @pytest.mark.slow
 def test_workers_do_not_change_a_byte(sources: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(RECIPE)
@@ -434,16 +475,17 @@ def test_recipes_that_cannot_be_followed(text: str, says: str, tmp_path: Path) -
 
 def test_the_recipes_we_ship_keep_calibration_out_of_training() -> None:
     folder = Path(__file__).parents[1] / "recipes"
-    named = ("train", "sound", "val", "calibration")
-    train, sound, val, cal = (read_recipe(folder / f"forge-clips-{name}.toml") for name in named)
+    named = ("train", "sound", "surroundings", "val", "calibration")
+    train, sound, around, val, cal = (read_recipe(folder / f"forge-clips-{name}.toml") for name in named)
     assert isinstance(train, clips.ClipRecipe)
     assert isinstance(sound, clips.ClipRecipe)
+    assert isinstance(around, clips.ClipRecipe)
     assert isinstance(val, clips.ClipRecipe)
     assert isinstance(cal, clips.ClipRecipe)
-    assert train.split == sound.split == cal.split == "train"
+    assert train.split == sound.split == around.split == cal.split == "train"
     assert val.split == "val"
-    assert set(cal.groups) == set(train.without) == set(sound.without)
-    assert all("speech/emodb" in recipe.exclude for recipe in (train, sound, val, cal))
+    assert set(cal.groups) == set(train.without) == set(sound.without) == set(around.without)
+    assert all("speech/emodb" in recipe.exclude for recipe in (train, sound, around, val, cal))
 
 
 @pytest.mark.data

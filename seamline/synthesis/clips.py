@@ -35,6 +35,7 @@ from .clip_file import FILM, SOUNDS, ClipChain, draw_chain, read_footage, spread
 from .image import find_face
 from .sources import Source, select
 from .speech import RATE, Sound, Span, is_speech
+from .surroundings import Music, surrounded, under
 
 SYNTHETIC = "speech_fake"  # kind of source that is forged speech from end to end
 EVERY = 8  # pictures between two looks for a face
@@ -88,6 +89,7 @@ class ClipRecipe:
     groups: tuple[str, ...] = ()  # use only these groups; empty: all
     without: tuple[str, ...] = ()  # groups to leave out
     same_person: tuple[str, ...] = ()  # path prefixes under which all files show one person
+    surroundings: float = 0.0  # share of sounds that get a room, noise or music which their recording does not have
     kinds: tuple[tuple[str, float], ...] = KINDS  # weights
 
     @property
@@ -350,6 +352,17 @@ def _carrier(kind: str, recipe: ClipRecipe, rng: np.random.Generator) -> tuple[b
     return picture, sound
 
 
+def _surrounded(clip: Footage, recipe: ClipRecipe, index: int) -> tuple[Footage, Music | None]:
+    """The clip as it was recorded, and music that is laid under it once it is forged, if any is."""
+    rng = np.random.default_rng([recipe.seed, index, 2])
+    if clip.sound is None or rng.random() >= recipe.surroundings:
+        return clip, None
+    sound, music = surrounded(clip.sound, rng)
+    if music is None or rng.random() < 0.5:
+        return replace(clip, sound=sound), music
+    return replace(clip, sound=under(sound, music)), None
+
+
 def make_clip(index: int, takes: list[Take], recipe: ClipRecipe, out: Path) -> dict[str, Any] | None:
     """Make and write clip ``index``; its manifest line, or ``None`` if no source served."""
     rng = np.random.default_rng([recipe.seed, index])
@@ -379,11 +392,14 @@ def make_clip(index: int, takes: list[Take], recipe: ClipRecipe, out: Path) -> d
         video: tuple[tuple[float, float], ...] = ()
         audio = video
         care = None
+        clip, music = _surrounded(clip, recipe, index)
         try:
             if forged:
                 donors = _donors(kind, takes, chosen, rng)
                 forgery = forge_clip(kind, clip, rng, donors=donors, lengths=recipe.lengths)
                 clip, video, audio, care = forgery.footage, forgery.video, forgery.audio, forgery.care
+            if music is not None and clip.sound is not None:
+                clip = replace(clip, sound=under(clip.sound, music))
             face = spread(boxes, clip.frames.shape[1:3]) if clip.frames is not None and boxes is not None else None
             blind = np.random.default_rng([recipe.seed, index, 1])
             chain = draw_chain(
