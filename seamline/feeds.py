@@ -6,7 +6,6 @@ and targets, and held-out samples into scores. ``train.py`` knows no medium.
 
 from __future__ import annotations
 
-import functools
 import math
 import multiprocessing
 import os
@@ -14,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -142,7 +142,7 @@ class Clips(Feed):
 
     def ready(self, samples: Sequence[Sample], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
         """Decode every clip and find its faces, on all cores."""
-        job = functools.partial(_prepared, clock=self.detector.clock, store=self.store)
+        job = partial(_prepared, clock=self.detector.clock, store=self.store)
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
             for done, _ in enumerate(pool.map(job, samples, chunksize=4), 1):
                 progress(done, len(samples))
@@ -264,7 +264,7 @@ def _filmed(faces: Faces, rng: np.random.Generator) -> Faces:
     if rng.random() < 0.35:
         quality = (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 92)))
         steps.append(lambda face: cv2.imdecode(cv2.imencode(".jpg", face, quality)[1], cv2.IMREAD_COLOR))
-    changed: list[Faces] = [functools.reduce(lambda face, step: step(face), steps, face) for face in faces]
+    changed: list[Faces] = [reduce(lambda face, step: step(face), steps, face) for face in faces]
     return np.stack(changed)
 
 

@@ -48,7 +48,7 @@ def _unit(x: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def _room(rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """An impulse response: the direct sound, and noise that dies away by 60 dB in 0.1 to 0.8 s, duller as it does."""
+    """An impulse response: the direct sound, and dull noise that dies away by 60 dB in 0.1 to 0.8 s."""
     lasts = rng.uniform(0.1, 0.8)
     t = np.arange(round(lasts * RATE)) / RATE
     tail = rng.standard_normal(len(t)) * 10 ** (-3 * t / lasts)
