@@ -32,6 +32,7 @@ from .metrics.detection import roc_auc
 from .metrics.image import Confusion, confusion, mean_figure
 from .metrics.temporal import average_precision, average_recall, union
 from .pipeline import move
+from .synthesis.image import jpeg
 from .synthesis.speech import resample
 from .windows import Clock
 
@@ -262,8 +263,8 @@ def _filmed(faces: Faces, rng: np.random.Generator) -> Faces:
 
         steps.append(grainy)
     if rng.random() < 0.35:
-        quality = (cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(35, 92)))
-        steps.append(lambda face: cv2.imdecode(cv2.imencode(".jpg", face, quality)[1], cv2.IMREAD_COLOR))
+        quality = int(rng.integers(35, 92))
+        steps.append(lambda face: jpeg(face, quality))
     changed: list[Faces] = [reduce(lambda face, step: step(face), steps, face) for face in faces]
     return np.stack(changed)
 
