@@ -56,8 +56,8 @@ def lids(x: Grid, y: Grid, eyes: Sequence[tuple[float, float]], scale: float = 1
     return np.asarray(total)
 
 
-def film(photo: Pixels, rng: np.random.Generator) -> Footage | None:
-    """A silent film of 4 to 8 seconds of a photograph (H, W, 3); ``None`` if no face is found, or too small a one.
+def film(photo: Pixels, rng: np.random.Generator, seconds: tuple[float, float] = (4.8, 7.6)) -> Footage | None:
+    """A silent film, as long as ``seconds`` allow, of a photo (H, W, 3); ``None`` without a face of ``LEAST`` pixels.
 
     The head sways and nods, the camera nears, eyes blink, the mouth talks and smiles, the sensor has its grain, and a
     camera's H.264 is behind it all: how much of each is drawn.
@@ -74,7 +74,7 @@ def film(photo: Pixels, rng: np.random.Generator) -> Footage | None:
         photo = np.asarray(cv2.resize(photo, None, fx=smaller, fy=smaller, interpolation=cv2.INTER_AREA), np.uint8)
         x0, y0, x1, y1 = (round(v * smaller) for v in box)
         box = (x0, y0, x1, y1)
-    ticks, side = round(rng.uniform(4.8, 7.6) * FPS), 2 * int(rng.integers(128, 176))
+    ticks, side = round(rng.uniform(*seconds) * FPS), 2 * int(rng.integers(128, 176))
     frames = _animated(photo, box, ticks, side, rng)
     camera = ClipChain(ending=".mkv", crf=int(rng.integers(10, 20)))
     return read_footage(io.BytesIO(encode(Footage(frames, None), camera)), "<portrait>")
