@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DataError, MediaError
-from ..media import Image, open_media
 from .audio_visual import (
     CUT_KINDS,
     FPS,
@@ -34,7 +33,6 @@ from .audio_visual import (
 )
 from .clip_file import FILM, SOUNDS, ClipChain, draw_chain, read_footage, spread
 from .image import find_face
-from .portrait import film
 from .sources import Source, select
 from .speech import RATE, Sound, Span, is_speech
 from .surroundings import Music, surrounded, under
@@ -42,7 +40,6 @@ from .surroundings import Music, surrounded, under
 SYNTHETIC = "speech_fake"  # kind of source that is forged speech from end to end
 EVERY = 8  # pictures between two looks for a face
 ENDINGS = (*FILM, *SOUNDS, ".mpg", ".avi", ".webm")
-PHOTOS = (".jpg", ".jpeg", ".png", ".webp")  # sources that are made to move
 
 KINDS = (
     ("voice_splice", 1.0),
@@ -87,11 +84,7 @@ class ClipRecipe:
     quality: tuple[int, int] = (18, 32)  # CRF of H.264
     split: str = ""  # of manifest.csv in the source folder, if it has one
     name: str = "train"  # split that metadata.json calls the clips: train, dev or test
-    sources: tuple[str, ...] = (
-        "video",
-        "speech",
-        SYNTHETIC,
-    )  # kinds of source, as that manifest names them; photos move
+    sources: tuple[str, ...] = ("video", "speech", SYNTHETIC)  # kinds of source, as that manifest names them
     exclude: tuple[str, ...] = ()  # path prefixes to leave out
     groups: tuple[str, ...] = ()  # use only these groups; empty: all
     without: tuple[str, ...] = ()  # groups to leave out
@@ -200,22 +193,14 @@ def read_words(path: Path) -> list[Span]:
     return spans
 
 
-def _footage(source: Source, rng: np.random.Generator) -> Footage | None:
-    """A source decoded; of a photo, a film of the face in it, ``None`` if there is none."""
-    if not source.path.lower().endswith(PHOTOS):
-        return read_footage(source.path, source.name)
-    photo = open_media(source.path)
-    return film(photo.pixels, rng) if isinstance(photo, Image) else None
-
-
 def prepare(numbered: tuple[int, Source], recipe: ClipRecipe, store: Path) -> Take | None:
     """Decode a source into ``store``; ``None`` if it cannot be used."""
     number, source = numbered
     try:
-        clip = _footage(source, np.random.default_rng([recipe.seed, number, 3]))
+        clip = read_footage(source.path, source.name)
     except MediaError:
         return None
-    if clip is None or clip.ticks < FPS:
+    if clip.ticks < FPS:
         return None
     stem = f"{number:05d}"
     face = False

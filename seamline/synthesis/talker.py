@@ -27,7 +27,6 @@ from ..media import Image, open_media
 from .audio_visual import FPS, STEP, Donors, Footage, Frames, Lengths, Pixels, forge_clip
 from .clip_file import ClipChain
 from .clips import track_face
-from .portrait import Mouth, lids
 from .speech import HOP, RATE, SIZE, Sound, istft, level, stft
 
 
@@ -161,7 +160,6 @@ def animate(
     yy, xx = np.mgrid[:side, :side].astype(np.float32)
     xx, yy = xx * scale + left, yy * scale + top
     mx, my = marks.mouth
-    mouth = Mouth(mx, my, marks.width)
     reach = np.hypot((xx - mx) / 75, (yy - my + 30) / 85)
     head = np.clip(1.6 - reach, 0, 1)
     head = head * head * (3 - 2 * head)
@@ -176,10 +174,15 @@ def animate(
         turn = 0.025 * np.sin(0.9 * t + phase[3]) + 0.01 * np.sin(2.3 * t + phase[4])
         x = xx - head * (dx - turn * (yy - my - 60))
         y = yy - head * (dy + turn * (xx - mx))
-        drop, inside = mouth.opened(x, y, open_)
+        gap = 9.5 * open_ * np.sqrt(np.clip(1 - ((x - mx) / marks.width) ** 2, 0, 1))
+        below = y - my
+        drop = np.where(below > gap, gap + (9.5 * open_ - gap) * np.exp(-(((x - mx) / 30) ** 2)), below)
+        drop = np.where(below > 0, drop * np.exp(-((np.maximum(below - gap, 0) / 30) ** 2)), 0)
         closed = max(0.0, 1 - float(np.abs(blinks - k).min()) / 3)
-        source_y = (y - drop - 8.5 * closed * lids(x, y, marks.eyes)).astype(np.float32)
+        lids = sum(np.exp(-(((x - ex) / 13) ** 4) - ((y - ey) / 8) ** 2) for ex, ey in marks.eyes)
+        source_y = (y - drop - 8.5 * closed * lids).astype(np.float32)
         shown = cv2.remap(photo, x.astype(np.float32), source_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        inside = np.clip(np.minimum(below, gap - below) / 1.5 + 0.4, 0, 1) * (gap > 0.7) * np.clip(gap / 3, 0, 1)
         picture = shown + inside[..., None] * (np.array([62.0, 22, 24]) - shown)
         picture = picture * (1 + 0.008 * np.sin(0.8 * t + phase[5])) + rng.normal(0, 1.6, (side, side, 1))
         out[k] = np.clip(np.rint(picture), 0, 255)
