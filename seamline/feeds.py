@@ -31,6 +31,7 @@ from .errors import DataError
 from .metrics.detection import roc_auc
 from .metrics.image import Confusion, confusion, mean_figure
 from .metrics.temporal import average_precision, average_recall, union
+from .pace import slower
 from .pipeline import move
 from .synthesis.image import jpeg
 from .synthesis.speech import resample
@@ -133,12 +134,13 @@ class Clips(Feed):
     """Windows of clips: one face, the sound, and the forged spans of each."""
 
     scores: ClassVar[tuple[str, ...]] = ("auc", "ap", "ar")
-    modalities: ClassVar[tuple[str, ...]] = ("video", "audio")
+    modalities: ClassVar[tuple[str, ...]] = ("video", "pace", "audio")
     detector: ClipDetector
     ticks: int
     near: float
     store: Path  # where decoded clips are kept
     given: tuple[str, ...] = modalities
+    blind: float = 0.3  # chance that a window is given without its faces, but with the pace of its pictures
     alone: float = 0.1  # chance that a window is given without its sound, and the same without its faces
 
     def ready(self, samples: Sequence[Sample], progress: Callable[[int, int], None] = lambda done, total: None) -> None:
@@ -155,19 +157,21 @@ class Clips(Feed):
         changed is changed alike over the whole window, so that it can't be taken for a seam.
         """
         clip = prepare(sample, self.detector.clock, self.store)
-        pace = math.exp(rng.uniform(-0.12, 0.12)) if self.given == ("audio",) and rng.random() < 0.5 else 1.0
+        speed = math.exp(rng.uniform(-0.12, 0.12)) if self.given == ("audio",) and rng.random() < 0.5 else 1.0
         start = 0
-        length = min(round(self.ticks * pace), clip.ticks)
+        length = min(round(self.ticks * speed), clip.ticks)
         spare = clip.ticks - length
         if spare > 0:
             start = int(rng.integers(spare + 1))
-            spans = [s for name in self.given for s in getattr(clip.truth, name)]
+            spans = [s for name in self.given for s in getattr(clip.truth, "video" if name == "pace" else name)]
             if spans and rng.random() < self.near:
                 s, e = spans[int(rng.integers(len(spans)))]
                 low, high = max(0, math.floor(e) - length), min(spare, math.ceil(s))
                 start = int(rng.integers(min(low, high), max(low, high) + 1))
         window, truth = clip.window(start, start + length, self.detector.clock)
-        faces, seen = (window.faces, window.seen) if "video" in self.given else (None, None)
+        faces = window.faces if "video" in self.given else None
+        pace = window.pace if {"video", "pace"} & {*self.given} else None
+        seen = window.seen if faces is not None or pace is not None else None
         sound = window.sound if "audio" in self.given else None
         if faces is not None and rng.random() < 0.5:
             faces = np.ascontiguousarray(faces[:, :, ::-1])
@@ -177,20 +181,28 @@ class Clips(Feed):
             faces = _filmed(faces, rng)
         ticks = window.ticks
         if sound is not None:
-            if pace != 1:
-                ticks = max(1, min(round(length / pace), self.ticks))
+            if speed != 1:
+                ticks = max(1, min(round(length / speed), self.ticks))
                 sound = resample(sound, ticks * len(sound) // length).astype(np.float32)
                 truth = ClipTruth((), tuple((s * ticks / length, e * ticks / length) for s, e in truth.audio))
             if rng.random() < 0.7:
                 sound = _coloured(sound, rng.uniform(-9, 9, 8))
             sound = np.clip(sound * np.float32(10 ** rng.uniform(-0.5, 0.3)), -1, 1)
+        if pace is not None and rng.random() < 0.3:
+            pace = slower(pace, rng.uniform(0.3, 1.0), rng.random())
         draw = rng.random()
-        if faces is not None and sound is not None:
+        if seen is not None and sound is not None:
             if draw < self.alone:
                 sound = None
             elif draw > 1 - self.alone:
-                faces = seen = None
-        return ClipWindow(faces, seen, sound, ticks), visible(truth, faces is not None, sound is not None)
+                faces = seen = pace = None
+        if faces is not None and pace is not None:
+            draw = rng.random()
+            if draw < self.blind and "pace" in self.detector.uses:
+                faces = None
+            elif draw > 0.9:
+                pace = None
+        return ClipWindow(faces, seen, sound, ticks, pace), visible(truth, seen is not None, sound is not None)
 
     def collate(self, items: Sequence[tuple[ClipWindow, ClipTruth]]) -> tuple[Any, Any]:
         """To a padded batch and targets."""

@@ -33,6 +33,7 @@ from .faces import FaceTracker, FaceWindow
 from .heads.proposals import merge_windows
 from .journal import Journal
 from .media import Clip, Image, open_media
+from .pace import LAGS, Pace, Rows
 from .report import Media, Modality, Model, OperatingPoint, Region, Report, Segment
 from .verdicts import EVEN as EVEN
 from .windows import quiet
@@ -327,14 +328,14 @@ class Session:
         merged = Merged(clock)
         known = _familiar(card)
         faces = heard = spoken = False
-        for start, tracks, sound, ticks in windows(clip, clock, looks):
+        for start, tracks, sound, ticks, pace in windows(clip, clock, looks):
             heard |= sound is not None
             if sound is not None and known is not None and not verdicts.is_speech(sound, clock.rate, known):
                 sound = None  # to be judged no more than silence is
             spoken |= sound is not None
             faces |= bool(tracks)
             looks.window(start, ticks, tracks, sound is not None)
-            given = [ClipWindow(track.crops, track.seen, sound, ticks) for track in tracks]
+            given = [ClipWindow(track.crops, track.seen, sound, ticks, pace) for track in tracks]
             if not given and sound is not None:
                 given = [ClipWindow(None, None, sound, ticks)]
             merged.add(start, ticks, self._watch(detector, given))
@@ -463,8 +464,8 @@ class Merged:
 
 def windows(
     clip: Clip, clock: Clock, looks: draw.Looks
-) -> Iterator[tuple[int, list[FaceWindow], npt.NDArray[np.float32] | None, int]]:
-    """Read a clip once: (first tick, faces, sound or ``None`` where silent, ticks) of each window, in order.
+) -> Iterator[tuple[int, list[FaceWindow], npt.NDArray[np.float32] | None, int, Rows]]:
+    """Read a clip once: (first tick, faces, sound or ``None`` where silent, ticks, pace) of each window, in order.
 
     The last window is shifted back, so that it is as long as the others. At most two windows are held.
     """
@@ -474,12 +475,15 @@ def windows(
     looks.begin(clip.duration, clock, STRIP, ENVELOPE)
     tracker = FaceTracker(clock.face)
     shown = 0  # ticks whose picture has been read
+    pace, rows = Pace(), np.zeros((0, LAGS), np.float32)  # the rows from tick ``first`` on
     sound, first = np.zeros(0, np.float32), 0  # the sound from tick ``first`` on
     start = covered = 0
     while True:
         stop = start + clock.ticks
+        paces = [rows]
         while shown < stop and (frame := next(frames, None)) is not None:
             tracker.add(frame)
+            paces.append(pace.add(frame)[None])
             looks.picture(frame, shown)
             shown += 1
         parts, heard = [sound], first * per_tick + len(sound)
@@ -487,7 +491,7 @@ def windows(
             looks.sound(block)
             parts.append(block)
             heard += len(block)
-        sound = np.concatenate(parts)
+        sound, rows = np.concatenate(parts), np.concatenate(paces)
         end = max(shown, math.ceil(heard / per_tick))
         last = end < stop
         if last:
@@ -497,11 +501,13 @@ def windows(
             wave = sound[(start - first) * per_tick : (stop - first) * per_tick]
             given = None if quiet(wave, clock.rate) else np.pad(wave, (0, ticks * per_tick - len(wave)))
             tracks = [t for t in tracker.window(start, stop) if t.seen.sum() >= SHORTEST_TICKS][:MOST_FACES]
-            yield start, tracks, given, ticks
+            order = rows[start - first : stop - first]
+            order = np.pad(order, ((0, ticks - len(order)), (0, 0)), constant_values=np.nan)
+            yield start, tracks, given, ticks, order
         if last:
             return
         tracker.forget(start)
-        sound, first = sound[(start - first) * per_tick :], start
+        sound, rows, first = sound[(start - first) * per_tick :], rows[start - first :], start
         start += clock.ticks - clock.overlap
 
 

@@ -62,6 +62,7 @@ class Stage:
     monitor: str = "mean"  # auc | f1 | iou (photos), auc | ap | ar (clips), or their mean: the best of it is kept
     crop: int | None = None  # of a training window; None: the recipe's
     given: tuple[str, ...] = ()  # modalities of a clip that the network is given; empty: all that are there
+    kinds: tuple[str, ...] = ()  # of forgery, that are shown beside authentic samples; empty: all
     loss_weights: dict[str, float] = field(default_factory=dict)  # replace the detector's own
 
 
@@ -346,7 +347,8 @@ def train(
             todo = starts[number + 1] - step
             done = step - starts[number]
             course = feed(detector, stage.crop or recipe.crop, recipe.near, root, stage.given)
-            windows = Windows(learn, recipe, course, number, done * per_step, stage.steps * per_step)
+            shown = [s for s in learn if not (stage.kinds and s.truth.forged) or s.kind in stage.kinds]
+            windows = Windows(shown, recipe, course, number, done * per_step, stage.steps * per_step)
             loader = torch.utils.data.DataLoader(
                 windows,
                 batch_size=stage.batch,

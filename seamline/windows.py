@@ -32,6 +32,7 @@ class ClipWindow(NamedTuple):
     seen: npt.NDArray[np.bool_] | None  # (n,) ticks at which the face was there
     sound: npt.NDArray[np.float32] | None  # (n * rate / fps,) mono in [-1, 1]; None: absent or silent throughout
     ticks: int  # n
+    pace: npt.NDArray[np.float32] | None = None  # (n, LAGS) see pace.py; None: no pictures
 
 
 class ClipTruth(NamedTuple):

@@ -27,6 +27,7 @@ from seamline.detectors.erf_batfd_plus import (
     durations,
 )
 from seamline.encoders import light
+from seamline.pace import LAGS
 
 TINY = PRESETS["erf-batfd-plus-tiny"]
 
@@ -44,6 +45,7 @@ def window(ticks: int, *, faces: bool = True, sound: bool = True, seed: int = 0)
         np.ones(ticks, bool) if faces else None,
         rng.normal(0, 0.1, ticks * 640).astype(np.float32) if sound else None,
         ticks,
+        rng.uniform(0, 30, (ticks, LAGS)).astype(np.float32) if faces else None,
     )
 
 
@@ -180,7 +182,7 @@ def perfect(detector: ErfBatfdPlus, truth: ClipTruth, ticks: int) -> ErfOutputs:
         )
         for t in (targets.video, targets.audio, targets.audio_visual)
     ]  # fmt: skip
-    return ErfOutputs(*parts, torch.zeros(1, 2, targets.video.frames.shape[-1]))
+    return ErfOutputs(*parts, torch.zeros(1, 2, targets.video.frames.shape[-1]), parts[0].frames)
 
 
 @pytest.mark.parametrize("span", [(3.0, 9.5), (0.0, 60.0), (31.25, 33.0), (10.0, 58.0)])
@@ -265,7 +267,7 @@ def test_sixteen_bits_train_as_thirty_two_nearly_do(detector: ErfBatfdPlus) -> N
         with torch.autocast("cpu", torch.bfloat16, enabled=low):
             outputs = detector(batch)
         wide = [ErfPart(*(t.float() if t.is_floating_point() else t for t in part)) for part in outputs[:3]]
-        losses = detector.criterion(ErfOutputs(*wide, outputs.rebuilding.float()), targets)
+        losses = detector.criterion(ErfOutputs(*wide, outputs.rebuilding.float(), outputs.order.float()), targets)
         total = torch.stack([detector.loss_weights[name] * value for name, value in losses.items()]).sum()
         total.backward()
         gradients = [p.grad for p in detector.parameters() if p.grad is not None]

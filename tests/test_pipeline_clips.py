@@ -110,7 +110,7 @@ def test_windows_cover_every_tick_once_read(tmp_path: Path, seconds: float) -> N
     assert isinstance(clip, Clip)
     clock = Clock(64, 16)
     spans = []
-    for start, tracks, sound, ticks in windows(clip, clock, Looks()):
+    for start, tracks, sound, ticks, _ in windows(clip, clock, Looks()):
         assert tracks == []
         assert sound is not None
         assert len(sound) == ticks * RATE // 25

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from ..errors import DataError
 from ..faces import FaceTracker
 from ..media import Clip, open_media
+from ..pace import LAGS, Pace
 from ..windows import ClipTruth, ClipWindow, Clock, quiet
 from .sample import Sample
 
@@ -34,19 +35,21 @@ class Prepared:
     sound: npt.NDArray[np.float32] | npt.NDArray[np.int16] | None  # (n * rate / fps,)
     ticks: int
     truth: ClipTruth
+    pace: npt.NDArray[np.float32] | None = None  # (n, LAGS)
 
     def window(self, start: int, stop: int, clock: Clock) -> tuple[ClipWindow, ClipTruth]:
         """The ticks [start, stop) as a detector is given them, and the truth inside."""
         per_tick = round(clock.rate / clock.fps)
-        faces = seen = sound = None
+        faces = seen = sound = pace = None
         if self.faces is not None and self.seen is not None and self.seen[start:stop].any():
             faces, seen = np.asarray(self.faces[start:stop]), np.asarray(self.seen[start:stop])
+            pace = None if self.pace is None else np.asarray(self.pace[start:stop])
         if self.sound is not None:
             sound = as_float(self.sound[start * per_tick : stop * per_tick])
             if quiet(sound, clock.rate):
                 sound = None
         truth = ClipTruth(_inside(self.truth.video, start, stop), _inside(self.truth.audio, start, stop))
-        return ClipWindow(faces, seen, sound, stop - start), truth
+        return ClipWindow(faces, seen, sound, stop - start, pace), truth
 
 
 def as_float(sound: npt.NDArray[np.float32] | npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
@@ -64,14 +67,14 @@ def prepare(sample: Sample, clock: Clock, store: Path) -> Prepared:
         DataError: it is not a clip.
     """
     source = Path(sample.truth.media.path)
-    key = f"{source.resolve()} {source.stat().st_size} {clock.fps:g} {clock.rate} {clock.face}"
+    key = f"{source.resolve()} {source.stat().st_size} {clock.fps:g} {clock.rate} {clock.face} {LAGS}"
     folder = store / f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not (folder / "facts.json").is_file():
         _make(source, clock, folder)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
     load = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r") if facts[name] else None
-        for name in ("faces", "seen", "sound")
+        for name in ("faces", "seen", "sound", "pace")
     }
     spans = {"video": [], "audio": []}  # type: dict[str, list[tuple[float, float]]]
     for segment in sample.truth.segments:
@@ -79,7 +82,7 @@ def prepare(sample: Sample, clock: Clock, store: Path) -> Prepared:
             if segment.modality in (modality, "audio_visual"):
                 spans[modality].append((segment.start * clock.fps, segment.end * clock.fps))
     truth = ClipTruth(tuple(spans["video"]), tuple(spans["audio"]))
-    return Prepared(load["faces"], load["seen"], load["sound"], facts["ticks"], truth)
+    return Prepared(load["faces"], load["seen"], load["sound"], facts["ticks"], truth, load["pace"])
 
 
 def _make(source: Path, clock: Clock, folder: Path) -> None:
@@ -90,15 +93,19 @@ def _make(source: Path, clock: Clock, folder: Path) -> None:
     ticks = max(1, round(clip.duration * clock.fps))
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     if clip.video is not None:
-        tracker, shown = FaceTracker(clock.face), 0
+        tracker, pace, shown = FaceTracker(clock.face), Pace(), 0
+        rows = np.full((ticks, LAGS), np.nan, np.float32)
         for frame in clip.frames(clock.fps):
             tracker.add(frame)
+            if shown < ticks:
+                rows[shown] = pace.add(frame)
             shown += 1
         tracks = tracker.window(0, min(shown, ticks)) if shown else []
         if tracks:
             missing = ticks - len(tracks[0].seen)
             arrays["faces"] = np.pad(tracks[0].crops, ((0, missing), (0, 0), (0, 0), (0, 0)))
             arrays["seen"] = np.pad(tracks[0].seen, (0, missing))
+            arrays["pace"] = rows
     if clip.audio is not None:
         length = round(ticks * clock.rate / clock.fps)
         sound = np.concatenate([*clip.sound(clock.rate), np.zeros(0, np.float32)])[:length]
@@ -109,7 +116,7 @@ def _make(source: Path, clock: Clock, folder: Path) -> None:
     part.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         np.save(part / f"{name}.npy", array)
-    facts = {"ticks": ticks} | {name: name in arrays for name in ("faces", "seen", "sound")}
+    facts = {"ticks": ticks} | {name: name in arrays for name in ("faces", "seen", "sound", "pace")}
     (part / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     try:
         os.replace(part, folder)

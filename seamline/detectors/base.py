@@ -8,7 +8,7 @@ sums losses.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -63,7 +63,7 @@ class Detector(nn.Module, ABC):
     modality: ClassVar[str]
     sizes: Any  # a frozen dataclass of plain values, saved beside the tensors
     loss_weights: dict[str, float]  # weight of every name that criterion() returns
-    parts: ClassVar[dict[str, str]]  # parts that can be frozen: the field's name -> the child module
+    parts: Mapping[str, str]  # parts that can be frozen: the field's name -> the child module
 
     def __init__(self) -> None:
         """Nothing is frozen."""
@@ -167,7 +167,7 @@ class ClipDetector(Detector):
 
     modality: ClassVar[str] = "audio_visual"
     clock: Clock
-    uses: ClassVar[frozenset[str]] = frozenset({"video", "audio"})  # the modalities it can judge
+    uses: frozenset[str] = frozenset({"video", "audio"})  # the modalities it can judge; "pace" where it looks at that
 
     @abstractmethod
     def preprocess(self, window: ClipWindow) -> Any:

@@ -24,7 +24,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -253,7 +253,7 @@ class FrameClassifier(nn.Module):
 class BATFD(ClipDetector):
     """BA-TFD or BA-TFD+, as the sizes say. Parameters have the names of the released checkpoints."""
 
-    parts: ClassVar[dict[str, str]] = {"video": "video_encoder", "audio": "audio_encoder"}
+    parts: Mapping[str, str] = {"video": "video_encoder", "audio": "audio_encoder"}
 
     sizes: BATFDSizes
 

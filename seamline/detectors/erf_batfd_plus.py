@@ -23,20 +23,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoders.light import LightAudio, LightVideo, masked_mean
+from ..encoders.light import NOTHING, LightAudio, LightPace, LightVideo, masked_mean
 from ..heads.context import ChannelNorm, CrossBlock, Reconstruction
 from ..heads.grid import ProposalGrid
 from ..heads.proposals import soft_nms
 from ..heads.receptive import ReceptiveField
+from ..pace import LAGS
 from .base import ClipDetector, ClipFinding, ClipTruth, ClipWindow, Clock
 
 MODALITIES = ("video", "audio", "audio_visual")
@@ -71,6 +72,8 @@ class ErfSizes:
     umma: bool = True  # anomaly and cross-modal attention on the fusion path; else map fusion alone
     video_channels: tuple[int, int, int, int] = (32, 48, 64, 80)
     audio_channels: tuple[int, int, int, int, int] = (16, 32, 48, 64, 64)
+    pace: bool = False  # whether the order of the pictures is looked at too (``pace.py``)
+    fine: bool = False  # whether sound is looked at in windows of 8 ms too, see LightAudio
     floor: float = 1e-4  # of the power of sound, see LightAudio; that of weights which do not say
     dropout: float = 0.1
 
@@ -100,6 +103,8 @@ class ErfInputs(NamedTuple):
     """A batch, or one window without the first axis. What is padding or absent is zero in the masks."""
 
     faces: Tensor  # (B, T, S, S, 3) uint8
+    shown: Tensor  # (B, 1, T) float32, 1 where there is a face in ``faces`` to look at
+    pace: Tensor  # (B, LAGS, T) float32, not a number where unknown
     sound: Tensor  # (B, T * samples of a tick) float32
     faces_mask: Tensor  # (B, 1, T) float32
     sound_mask: Tensor  # (B, 1, T) float32
@@ -123,6 +128,7 @@ class ErfOutputs(NamedTuple):
     audio: ErfPart
     audio_visual: ErfPart
     rebuilding: Tensor  # (B, 2, T) mean absolute error of the reconstruction of video and audio; zeros without UMMA
+    order: Tensor  # (B, T) logit that the order of the pictures is forged; zeros where it is not looked at
 
 
 class ErfTarget(NamedTuple):
@@ -260,7 +266,7 @@ class ErfBatfdPlus(ClipDetector):
         sizes: see :class:`ErfSizes`.
     """
 
-    parts: ClassVar[dict[str, str]] = {"video": "video", "audio": "audio", "fusion": "fusion", "vote": "vote"}
+    parts: Mapping[str, str] = {name: name for name in ("video", "audio", "fusion", "vote")}
 
     def __init__(self, sizes: ErfSizes) -> None:
         super().__init__()
@@ -270,7 +276,10 @@ class ErfBatfdPlus(ClipDetector):
         self.rows: Tensor
         self.register_buffer("rows", torch.tensor(rows), persistent=False)
         self.video = Branch(LightVideo(c, sizes.clock.face, sizes.video_channels), sizes)
-        self.audio = Branch(LightAudio(c, self.per_tick, sizes.audio_channels, sizes.floor), sizes)
+        if sizes.pace:
+            self.uses, self.parts = self.uses | {"pace"}, {**self.parts, "pace": "pace"}
+            self.pace = LightPace(dropout=sizes.dropout)
+        self.audio = Branch(LightAudio(c, self.per_tick, sizes.audio_channels, sizes.floor, sizes.fine), sizes)
         self.fusion = nn.ModuleDict({"maps": MaskedMapFusion(len(rows), c + 1)})
         if sizes.umma:
             self.fusion["umma"] = Fusion(c, sizes.heads)
@@ -283,35 +292,50 @@ class ErfBatfdPlus(ClipDetector):
         self.loss_weights = dict(LOSS_WEIGHTS)
         if not sizes.umma:
             del self.loss_weights["rebuilding"]
+        if not sizes.pace:
+            del self.loss_weights["order"]
 
     # ------------------------------------------------------------------------------------------------------- in
 
     def preprocess(self, window: ClipWindow) -> ErfInputs:
         """Nothing is resampled: the pipeline cut the window at our clock."""
         n, side = window.ticks, self.clock.face
-        faces, mask = torch.zeros(n, side, side, 3, dtype=torch.uint8), torch.zeros(1, n)
-        if window.faces is not None and window.seen is not None:
-            faces = torch.from_numpy(np.array(window.faces))
+        faces, mask, shown = torch.zeros(n, side, side, 3, dtype=torch.uint8), torch.zeros(1, n), torch.zeros(1, n)
+        pace = torch.full((LAGS, n), torch.nan)
+        if window.seen is not None:
             mask = torch.from_numpy(window.seen.astype(np.float32))[None]
+            if window.faces is not None:
+                faces, shown = torch.from_numpy(np.array(window.faces)), mask
+            if window.pace is not None:
+                pace = torch.from_numpy(np.array(window.pace.T))
         sound, heard = torch.zeros(n * self.per_tick), torch.zeros(1, n)
         if window.sound is not None:
             sound, heard = torch.from_numpy(np.array(window.sound, np.float32)), torch.ones(1, n)
-        return ErfInputs(faces, sound, mask, heard, torch.ones(1, n))
+        return ErfInputs(faces, shown, pace, sound, mask, heard, torch.ones(1, n))
 
     def collate(self, inputs: Sequence[ErfInputs]) -> ErfInputs:
         """Padded at the end to the longest, and that to a multiple of ``STEP`` ticks."""
         length = math.ceil(max(item.inside.shape[-1] for item in inputs) / STEP) * STEP
 
-        def grown(tensor: Tensor, axis: int, size: int) -> Tensor:
+        def grown(tensor: Tensor, axis: int, size: int, value: float = 0) -> Tensor:
             shape = list(tensor.shape)
             shape[axis] = size - shape[axis]
-            return torch.cat([tensor, tensor.new_zeros(shape)], axis)
+            return torch.cat([tensor, tensor.new_full(shape, value)], axis)
 
         return ErfInputs(
-            torch.stack([grown(item.faces, 0, length) for item in inputs]),
+            self._faces([grown(item.faces, 0, length) if item.shown.any() else None for item in inputs], length),
+            torch.stack([grown(item.shown, 1, length) for item in inputs]),
+            torch.stack([grown(item.pace, 1, length, torch.nan) for item in inputs]),
             torch.stack([grown(item.sound, 0, length * self.per_tick) for item in inputs]),
-            *(torch.stack([grown(item[i], 1, length) for item in inputs]) for i in (2, 3, 4)),
+            *(torch.stack([grown(item[i], 1, length) for item in inputs]) for i in (4, 5, 6)),
         )
+
+    def _faces(self, faces: Sequence[Tensor | None], length: int) -> Tensor:
+        """(B, T, S, S, 3); where no window has any, zeros that take no memory."""
+        nothing = torch.zeros((), dtype=torch.uint8).expand(length, self.clock.face, self.clock.face, 3)
+        if all(one is None for one in faces):
+            return nothing.expand(len(faces), *nothing.shape)
+        return torch.stack([nothing if one is None else one for one in faces])
 
     def targets(self, truths: Sequence[ClipTruth], ticks: Sequence[int]) -> ErfTargets:
         """Spans to maps. Both together are forged wherever either is."""
@@ -350,27 +374,39 @@ class ErfBatfdPlus(ClipDetector):
         """See :class:`ErfInputs` and :class:`ErfOutputs`."""
         masks = (batch.faces_mask, batch.sound_mask)
         faces = batch.faces.permute(0, 4, 1, 2, 3)
-        features = (self.video.encoder(faces, masks[0]), self.audio.encoder(batch.sound, masks[1]))
-        return self.judge(features, masks, batch.inside)
+        features = (self.video.encoder(faces, batch.shown), self.audio.encoder(batch.sound, masks[1]))
+        return self.judge(features, masks, batch.inside, self.pace(batch.pace) if self.sizes.pace else None)
 
-    def judge(self, features: Sequence[Tensor], masks: Sequence[Tensor], inside: Tensor) -> ErfOutputs:
-        """What follows the encoders: features of video and audio (B, C, T), their masks and the window's (B, 1, T)."""
+    def judge(
+        self, features: Sequence[Tensor], masks: Sequence[Tensor], inside: Tensor, order: Tensor | None = None
+    ) -> ErfOutputs:
+        """What follows the encoders.
+
+        Features of video and audio (B, C, T), their masks and the window's (B, 1, T), and the logits (B, T) that the
+        order of the pictures is forged.
+        """
         there = [mask.flatten(1).any(1) for mask in masks]
         cells = self._cells(inside)
         fused = self._asked("audio_visual", *LOSSES) or self._asked("rebuilding")
         sequences, tagged, parts = [], [], []
         for name, x, mask, present in zip(MODALITIES[:2], features, masks, there, strict=True):
             branch = getattr(self, name)
-            x, part = branch(x, mask, cells, present, fused or self._asked(name, "score", "map", "offsets"))
+            if fused or self._asked(name, *LOSSES):
+                whole = fused or self._asked(name, "score", "map", "offsets")
+                x, part = branch(x, mask, cells, present, whole, order if name == "video" else None)
+            else:
+                part = _nothing(cells, present)
             sequences.append(x)
             tagged.append(torch.cat([x, part.frames[:, None] * mask], 1))
             parts.append(part)
         if fused:
             both, errors = self._fused(sequences, tagged, parts, masks, there, cells)
         else:
-            both = ErfPart(*map(torch.zeros_like, parts[0]))._replace(there=there[0] | there[1])
+            both = _nothing(cells, there[0] | there[1])
             errors = cells.new_zeros(len(cells), 2, cells.shape[-1])
-        return ErfOutputs(parts[0], parts[1], both, errors)
+        return ErfOutputs(
+            parts[0], parts[1], both, errors, cells.new_zeros(parts[0].frames.shape) if order is None else order
+        )
 
     def _asked(self, name: str, *losses: str) -> bool:
         """Whether something is to be computed: always, but while training only if one of its losses weighs anything."""
@@ -447,6 +483,10 @@ class ErfBatfdPlus(ClipDetector):
             clean = torch.stack([1 - targets.video.frames, 1 - targets.audio.frames], 1) * inside[:, None]
             clean = clean * torch.stack([outputs.video.there, outputs.audio.there], 1)[..., None]
             losses["rebuilding"] = (outputs.rebuilding * clean).sum() / clean.sum().clamp(min=1)
+        if self.sizes.pace:
+            weight = inside * (outputs.order > NOTHING) * (1 + targets.video.frames)
+            entropy = F.binary_cross_entropy_with_logits(outputs.order, targets.video.frames, reduction="none")
+            losses["order"] = (entropy * weight).sum() / weight.sum().clamp(min=1)
         return losses
 
     # ------------------------------------------------------------------------------------------------------ out
@@ -501,7 +541,7 @@ class Branch(nn.Module):
         self.score = ScoreHead(c)
 
     def forward(
-        self, x: Tensor, mask: Tensor, cells: Tensor, there: Tensor, whole: bool = True
+        self, x: Tensor, mask: Tensor, cells: Tensor, there: Tensor, whole: bool = True, order: Tensor | None = None
     ) -> tuple[Tensor, ErfPart]:
         """Features (B, C, T), their mask (B, 1, T), cells (B, D, T) to a sequence (B, C, T) and what is said of it.
 
@@ -509,12 +549,21 @@ class Branch(nn.Module):
         """
         x = self.field(x, mask)
         frames = self.frames(x)[:, 0]
+        if order is not None:  # forged is what either says
+            frames = torch.logaddexp(frames, order)
         if not whole:
-            nothing = [frames.new_zeros(shape) for shape in (len(x), cells.shape, (len(x), 2, *cells.shape[1:]))]
-            return x, ErfPart(nothing[0], frames, nothing[1], nothing[2], there)
+            return x, _nothing(cells, there)._replace(frames=frames)
         map_, offsets = self.proposals(torch.cat([x, frames[:, None] * mask], 1), mask)
         logit = self.score(x, frames, map_.masked_fill(cells == 0, -20.0), mask)
         return x, ErfPart(logit, frames, map_, offsets, there)
+
+
+def _nothing(cells: Tensor, there: Tensor) -> ErfPart:
+    """Zeros, for cells (B, D, T) and (B,) whether the modality was given."""
+    b, d, t = cells.shape
+    return ErfPart(
+        cells.new_zeros(b), cells.new_zeros(b, t), cells.new_zeros(b, d, t), cells.new_zeros(b, 2, d, t), there
+    )
 
 
 def _refined_iou(offsets: Tensor, truth: Tensor) -> Tensor:
@@ -544,10 +593,10 @@ LOSS_WEIGHTS: dict[str, float] = {
     f"{name}_{loss}": (1.0 if name == "audio_visual" else 0.5) * weight
     for name in MODALITIES
     for loss, weight in LOSSES.items()
-} | {"rebuilding": 0.2}
+} | {"rebuilding": 0.2, "order": 0.5}
 
 PRESETS: dict[str, ErfSizes] = {
-    "erf-batfd-plus-light": ErfSizes(floor=1e-7),
+    "erf-batfd-plus-light": ErfSizes(pace=True, fine=True, floor=1e-7),
     "erf-batfd-plus-tiny": ErfSizes(
         clock=Clock(64, 16, face=32),
         width=16,
@@ -557,6 +606,8 @@ PRESETS: dict[str, ErfSizes] = {
         hidden=8,
         video_channels=(4, 6, 8, 8),
         audio_channels=(4, 6, 8, 8, 8),
+        pace=True,
+        fine=True,
         floor=1e-7,
     ),
 }
