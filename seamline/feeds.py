@@ -188,7 +188,7 @@ class Clips(Feed):
             if rng.random() < 0.7:
                 sound = _coloured(sound, rng.uniform(-9, 9, 8))
             sound = np.clip(sound * np.float32(10 ** rng.uniform(-0.5, 0.3)), -1, 1)
-        if pace is not None and rng.random() < 0.3:
+        if pace is not None and rng.random() < 0.15:
             pace = slower(pace, rng.uniform(0.3, 1.0), rng.random())
         draw = rng.random()
         if seen is not None and sound is not None:

@@ -89,6 +89,7 @@ def test_the_stem_ignores_padding_and_survives_what_is_unknown() -> None:
 def test_what_the_order_says_reaches_ticks_proposals_and_verdict() -> None:
     torch.manual_seed(0)
     detector = build("erf-batfd-plus-tiny").eval()
+    torch.nn.init.normal_(detector.video.proposals.out.weight)  # type: ignore[union-attr,arg-type]
     faces = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), dtype=np.uint8)
     window = ClipWindow(faces, np.ones(40, bool), None, 40, rows(film(40)))
     batch = detector.collate([detector.preprocess(window)])

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..heads.context import ChannelNorm
 from ..pace import LAGS
 
 TINY = 1e-5  # below any energy that an 8-bit picture can hold
@@ -113,6 +112,24 @@ class LightVideo(nn.Module):
         return seen
 
 
+class WindowNorm(nn.Module):
+    """Group normalisation (Wu & He, ECCV 2018) over the ticks that are there: what differs by file goes."""
+
+    def __init__(self, width: int, groups: int) -> None:
+        super().__init__()
+        self.groups = groups
+        self.weight, self.bias = nn.Parameter(torch.ones(width, 1)), nn.Parameter(torch.zeros(width, 1))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, C, T), (B, 1, T) of 0 and 1 to (B, C, T), zero where nothing is."""
+        parts, there = x.unflatten(1, (self.groups, -1)), mask[:, None]
+        count = (there.sum(-1, keepdim=True) * parts.shape[2]).clamp(min=1)
+        away = (parts - (parts * there).sum((2, 3), keepdim=True) / count) * there
+        spread = (away.square().sum((2, 3), keepdim=True) / count + TINY).sqrt()
+        out: Tensor = ((away / spread).flatten(1, 2) * self.weight + self.bias) * mask
+        return out
+
+
 class LightPace(nn.Module):
     """How far pictures lie from those before (``pace.py``) to a logit per tick that their order is forged.
 
@@ -123,7 +140,7 @@ class LightPace(nn.Module):
     def __init__(self, hidden: int = 64, dilations: tuple[int, ...] = (1, 2, 4, 8, 16), dropout: float = 0.1) -> None:
         super().__init__()
         self.enter = nn.Conv1d(3 * LAGS, hidden, 5, padding=2)
-        self.norms = nn.ModuleList(ChannelNorm(hidden) for _ in dilations)
+        self.norms = nn.ModuleList(WindowNorm(hidden, hidden // 8) for _ in dilations)
         self.steps = nn.ModuleList(nn.Conv1d(hidden, hidden, 3, padding=d, dilation=d) for d in dilations)
         self.drop = nn.Dropout(dropout)
         self.frames = nn.Conv1d(hidden, 1, 1)
@@ -140,7 +157,7 @@ class LightPace(nn.Module):
         inside = (torch.arange(pace.shape[-1], device=pace.device) < last).to(far.dtype) * some.any(-1, keepdim=True)
         x = F.gelu(self.enter(x)) * inside
         for norm, step in zip(self.norms, self.steps, strict=True):
-            x = x + self.drop(F.gelu(step(norm(x) * inside))) * inside
+            x = x + self.drop(F.gelu(step(norm(x, inside)))) * inside
         return self.frames(x)[:, 0].masked_fill(inside[:, 0] == 0, NOTHING)  # type: ignore[no-any-return]
 
 
