@@ -21,7 +21,7 @@ import signal
 import time
 import tomllib
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
@@ -309,7 +309,7 @@ def train(
     root = Path(data) if Path(data).is_dir() else Path(data).parent
     meal = feed(detector, recipe.crop, recipe.near, root)
     for stage in recipe.stage:
-        _fits(detector, stage, meal)
+        _fits(detector, stage, meal, {s.kind for s in learn if s.truth.forged})
     exam = Exam(held, recipe, meal) if held and recipe.validate_every > 0 else None
 
     if main and type(meal).ready is not Feed.ready:
@@ -473,13 +473,14 @@ def _grown(old: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
     return grown
 
 
-def _fits(detector: Detector, stage: Stage, feed: Feed) -> None:
-    """Refuse a stage that names a part, loss or score that there is not, before anything is trained."""
+def _fits(detector: Detector, stage: Stage, feed: Feed, kinds: Collection[str]) -> None:
+    """Refuse a stage that names a part, loss, score or kind that there is not, before anything is trained."""
     for what, named, known in (
         ("part", stage.train, detector.parts),
         ("loss", stage.loss_weights, detector.loss_weights),
         ("score", [stage.monitor], [*feed.scores, "mean"]),
         ("modality", stage.given, feed.modalities),
+        ("kind", stage.kinds, sorted(kinds)),
     ):
         if unknown := sorted(set(named) - set(known)):
             raise DataError(f"stage {stage.name!r}: no {what} {', '.join(unknown)}; known: {', '.join(known)}")

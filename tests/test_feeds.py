@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import numpy as np
 import pytest
 
 from seamline.data import Sample, open_data
-from seamline.data.clips import STORE, prepare
+from seamline.data.clips import STORE, Prepared, prepare
 from seamline.detectors.base import ClipTruth
-from seamline.detectors.erf_batfd_plus import build
+from seamline.detectors.erf_batfd_plus import PRESETS, ErfBatfdPlus, build
 from seamline.feeds import Clips, _filmed, feed, visible
+from seamline.pace import LAGS
 from seamline.train import Recipe, Stage, train
 
 RATE = 16000
@@ -97,6 +99,44 @@ def test_a_stage_may_be_given_one_modality(data: Path) -> None:
         assert (window.faces is None, window.sound is not None, bool(truth.audio)) == (True, heard, heard)
         outputs = detector(*meal.collate([(window, truth)]))
         assert bool(outputs.audio.there[0]) == heard
+
+
+def test_the_pace_of_pictures_may_be_given_without_faces(monkeypatch: pytest.MonkeyPatch, data: Path) -> None:
+    detector = build("erf-batfd-plus-tiny")
+    rng = np.random.default_rng(0)
+    film = Prepared(
+        rng.integers(0, 256, (60, 32, 32, 3), dtype=np.uint8), np.ones(60, bool), None, 60,
+        ClipTruth(((20.0, 31.0),)), rng.uniform(1, 9, (60, LAGS)).astype(np.float32),
+    )  # fmt: skip
+    monkeypatch.setattr("seamline.feeds.prepare", lambda *_: film)
+    sample = samples(data)[0]
+    alone = feed(detector, 40, 1.0, data, ("pace",))
+    window, truth = alone.example(sample, np.random.default_rng(1))
+    assert window.faces is None
+    assert window.pace is not None
+    assert truth.video
+    batch, targets = alone.collate([(window, truth)])
+    assert batch.faces.untyped_storage().nbytes() == 1  # none was made
+    outputs = detector(batch)
+    assert outputs.video.there.all()
+    detector.criterion(outputs, targets)["order"].backward()
+    assert detector.pace.frames.weight.grad is not None
+    with_faces = feed(detector, 40, 1.0, data)
+    drawn = [with_faces.example(sample, np.random.default_rng(seed))[0] for seed in range(60)]
+    seen = [(w.faces is not None, w.pace is not None) for w in drawn]
+    assert {*seen} == {(True, True), (True, False), (False, True)}
+    assert seen.count((True, True)) > 25
+    plain = ErfBatfdPlus(dataclasses.replace(PRESETS["erf-batfd-plus-tiny"], pace=False))
+    blind = feed(plain, 40, 1.0, data)
+    assert all(blind.example(sample, np.random.default_rng(seed))[0].faces is not None for seed in range(30))
+
+
+def test_a_stage_may_be_shown_some_kinds(data: Path, tmp_path: Path) -> None:
+    stage = Stage("tones", steps=1, batch=2, lr=1e-3, kinds=("tone",))
+    recipe = Recipe(
+        "erf-batfd-plus-tiny", (stage,), crop=32, holdout=0.0, workers=0, tensorboard=False, validate_every=0
+    )
+    assert train(recipe, data, tmp_path, device="cpu", progress=False).is_file()
 
 
 def test_sound_alone_is_played_at_other_paces_and_its_truth_goes_along(data: Path) -> None:

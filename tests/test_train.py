@@ -32,6 +32,7 @@ from seamline.detectors.loupe import PRESETS
 from seamline.errors import DataError
 from seamline.evaluate import evaluate
 from seamline.feeds import Photos, feed
+from seamline.synthesis.clips import KINDS
 from seamline.train import Recipe, Stage, Windows, _detector, _fits, _follow, read_recipe, train, wsd
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -310,6 +311,7 @@ def test_stage_can_have_windows_of_its_own(data: Path, tmp_path: Path) -> None:
         ({"loss_weights": {"box": 1.0}}, "stage 'later': no loss box; known: image, mask"),
         ({"train": ("encoder",)}, "stage 'later': no part encoder; known: backbone, segmentor"),
         ({"monitor": "ap"}, "stage 'later': no score ap; known: auc, f1, iou, mean"),
+        ({"kinds": ("dream",)}, "stage 'later': no kind dream; known: "),
     ],
 )
 def test_a_stage_that_does_not_fit_is_refused_before_training(
@@ -417,7 +419,7 @@ def test_recipes_of_the_house(path: Path, tmp_path: Path) -> None:
     detector = _detector(dataclasses.replace(recipe, init=None))
     meal = feed(detector, recipe.crop, recipe.near, tmp_path)
     for stage in recipe.stage:
-        _fits(detector, stage, meal)
+        _fits(detector, stage, meal, [kind for kind, _ in KINDS])
         assert any((detector.loss_weights | stage.loss_weights).values())
 
 

@@ -13,7 +13,8 @@ workshop). Its paper was withdrawn and no code was published, so this file says 
   as the window at a cost that grows with its logarithm, each seen as a whole (``heads/grid.py``); two offsets in every
   cell, which give back the precision that coarse rows and ticks of 40 ms take; gates on the crossing; a modality that
   is absent, or not applicable, is masked everywhere and never zero-filled; a score of the whole window per modality,
-  learnt together with the maps; small encoders (``encoders/light.py``).
+  learnt together with the maps; small encoders (``encoders/light.py``); and the order of the pictures, which is looked
+  at by itself (``pace.py``): of a tick, forged is what its face or its place in the order says.
 
 Not taken over from BA-TFD+: the contrastive loss, whose weight in the released code is 7.6e-7 (D4), and the
 defects D1 (wrong segment sampled), D2, D3, D5 (a frame short), D6, D7, D10.
@@ -73,7 +74,6 @@ class ErfSizes:
     video_channels: tuple[int, int, int, int] = (32, 48, 64, 80)
     audio_channels: tuple[int, int, int, int, int] = (16, 32, 48, 64, 64)
     pace: bool = False  # whether the order of the pictures is looked at too (``pace.py``)
-    fine: bool = False  # whether sound is looked at in windows of 8 ms too, see LightAudio
     floor: float = 1e-4  # of the power of sound, see LightAudio; that of weights which do not say
     dropout: float = 0.1
 
@@ -279,7 +279,7 @@ class ErfBatfdPlus(ClipDetector):
         if sizes.pace:
             self.uses, self.parts = self.uses | {"pace"}, {**self.parts, "pace": "pace"}
             self.pace = LightPace(dropout=sizes.dropout)
-        self.audio = Branch(LightAudio(c, self.per_tick, sizes.audio_channels, sizes.floor, sizes.fine), sizes)
+        self.audio = Branch(LightAudio(c, self.per_tick, sizes.audio_channels, sizes.floor), sizes)
         self.fusion = nn.ModuleDict({"maps": MaskedMapFusion(len(rows), c + 1)})
         if sizes.umma:
             self.fusion["umma"] = Fusion(c, sizes.heads)
@@ -596,7 +596,7 @@ LOSS_WEIGHTS: dict[str, float] = {
 } | {"rebuilding": 0.2, "order": 0.5}
 
 PRESETS: dict[str, ErfSizes] = {
-    "erf-batfd-plus-light": ErfSizes(pace=True, fine=True, floor=1e-7),
+    "erf-batfd-plus-light": ErfSizes(pace=True, floor=1e-7),
     "erf-batfd-plus-tiny": ErfSizes(
         clock=Clock(64, 16, face=32),
         width=16,
@@ -607,7 +607,6 @@ PRESETS: dict[str, ErfSizes] = {
         video_channels=(4, 6, 8, 8),
         audio_channels=(4, 6, 8, 8, 8),
         pace=True,
-        fine=True,
         floor=1e-7,
     ),
 }

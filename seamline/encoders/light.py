@@ -168,12 +168,7 @@ class LightAudio(nn.Module):
     bin (the room, the microphone and the codec, which all ticks share), through strided 2-D convolutions. ``floor`` is
     added to the power, of sound in [-1, 1] under a Hann window of 512 samples: 1e-4 is white noise of -63 dB, below
     which rooms and the holes of codecs begin; 1e-7, of -93 dB, lies beneath 16 bits.
-
-    With ``fine`` the spectrum in windows of 8 ms every 2.5 ms joins after the first convolution: in so short a time a
-    throat closes once or not at all, and vocoders, which keep the spectrum, lose that.
     """
-
-    FINE = 16  # channels of the fine spectrum
 
     def __init__(
         self,
@@ -181,19 +176,17 @@ class LightAudio(nn.Module):
         samples: int = 640,
         channels: tuple[int, int, int, int, int] = (16, 32, 48, 64, 64),
         floor: float = 1e-7,
-        fine: bool = False,
     ) -> None:
         super().__init__()
         if samples % 4:
             raise ValueError(f"a tick holds a multiple of 4 samples, not {samples}")
         self.samples, self.fft, self.floor = samples, 512, floor
         a, b, c, d, e = channels
-        self.fine = nn.Sequential(*_unit(8, self.FINE, 1)) if fine else None
         self.body = nn.Sequential(
             nn.Conv2d(2, a, 5, stride=(2, 1), padding=2),
             nn.BatchNorm2d(a),
             nn.ReLU(),
-            *_unit(a + self.FINE * fine, b, 2),
+            *_unit(a, b, 2),
             *_unit(b, c, 2),
             *_unit(c, d, (2, 1)),
             *_unit(d, e, (2, 1)),
@@ -218,25 +211,16 @@ class LightAudio(nn.Module):
     def _listen(self, sound: Tensor, mask: Tensor) -> Tensor:
         """(B, T * samples), (B, 1, T) to (B, channels * bins, T)."""
         t = mask.shape[-1]
-        parts = mask.repeat_interleave(4, -1)  # (B, 1, 4 T)
-        level = (self._level(sound, self.window, self.samples // 4)[..., : 4 * t] + 2) / 4 * parts  # (B, 256, 4 T)
-        x = self.body[:3](torch.stack([level, (level - masked_mean(level, parts)) * parts], 1))
-        if self.fine is not None:
-            level = (self._level(sound, self.window[::4], self.samples // 16)[..., : 16 * t] + 4) / 4
-            level = level.unflatten(-1, (-1, 4)).permute(0, 3, 1, 2) * parts[:, None]  # (B, 4, 64, 4 T)
-            usual = masked_mean(level.mean(1), parts)[:, None]
-            near = self.fine(torch.cat([level, (level - usual) * parts[:, None]], 1))
-            x = torch.cat([x, near.repeat_interleave(2, 2)], 1)
-        out: Tensor = self.body[3:](x).flatten(1, 2)  # from (B, channels, 8, T)
-        return out
-
-    def _level(self, sound: Tensor, window: Tensor, hop: int) -> Tensor:
-        """(B, T * samples) to the log power of all bins but the constant one, (B, half a window, pieces)."""
-        size = len(window)
-        padded = F.pad(sound, (size // 2 - hop // 2, size // 2))
-        spectrum = torch.stft(padded, size, hop, window=window, center=False, return_complex=True)
+        hop = self.samples // 4
+        padded = F.pad(sound, (self.fft // 2 - hop // 2, self.fft // 2))
+        spectrum = torch.stft(padded, self.fft, hop, window=self.window, center=False, return_complex=True)
         power = spectrum.real.square() + spectrum.imag.square()
-        return (power[:, 1:] + self.floor).log()
+        level = (power[:, 1:, : 4 * t] + self.floor).log()  # (B, 256, 4 T)
+        fine = mask.repeat_interleave(4, -1)  # (B, 1, 4 T)
+        level = (level + 2) / 4 * fine
+        x = torch.stack([level, (level - masked_mean(level, fine)) * fine], 1)
+        out: Tensor = self.body(x).flatten(1, 2)  # from (B, channels, 8, T)
+        return out
 
 
 def _unit(before: int, after: int, stride: int | tuple[int, int]) -> tuple[nn.Module, ...]:
