@@ -74,7 +74,7 @@ def test_a_file_with_fewer_pictures_says_so_where_the_clock_repeats_them() -> No
 
 def test_the_stem_ignores_padding_and_survives_what_is_unknown() -> None:
     torch.manual_seed(0)
-    stem = LightPace(hidden=16, dilations=(1, 2)).eval()
+    stem = LightPace(LAGS, hidden=16, dilations=(1, 2)).eval()
     pace = torch.from_numpy(rows(film(30)).T.copy())[None]
     said = stem(pace)
     assert said.shape == (1, 30)

@@ -278,7 +278,7 @@ class ErfBatfdPlus(ClipDetector):
         self.video = Branch(LightVideo(c, sizes.clock.face, sizes.video_channels), sizes)
         if sizes.pace:
             self.uses, self.parts = self.uses | {"pace"}, {**self.parts, "pace": "pace"}
-            self.pace = LightPace(dropout=sizes.dropout)
+            self.pace = LightPace(LAGS, dropout=sizes.dropout)
         self.audio = Branch(LightAudio(c, self.per_tick, sizes.audio_channels, sizes.floor), sizes)
         self.fusion = nn.ModuleDict({"maps": MaskedMapFusion(len(rows), c + 1)})
         if sizes.umma:

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..pace import LAGS
 
 TINY = 1e-5  # below any energy that an 8-bit picture can hold
 LUMA = (0.299, 0.587, 0.114)
@@ -131,15 +130,17 @@ class WindowNorm(nn.Module):
 
 
 class LightPace(nn.Module):
-    """How far pictures lie from those before (``pace.py``) to a logit per tick that their order is forged.
+    """How far pictures lie from those before them to a logit per tick that their order is forged.
 
     The log of every distance, as it is and against the window's own median at that lag (how much moves, how coarse the
     codec is), through residual dilated convolutions that see a little over a second to either side.
     """
 
-    def __init__(self, hidden: int = 64, dilations: tuple[int, ...] = (1, 2, 4, 8, 16), dropout: float = 0.1) -> None:
+    def __init__(
+        self, lags: int, hidden: int = 64, dilations: tuple[int, ...] = (1, 2, 4, 8, 16), dropout: float = 0.1
+    ) -> None:
         super().__init__()
-        self.enter = nn.Conv1d(3 * LAGS, hidden, 5, padding=2)
+        self.enter = nn.Conv1d(3 * lags, hidden, 5, padding=2)
         self.norms = nn.ModuleList(WindowNorm(hidden, hidden // 8) for _ in dilations)
         self.steps = nn.ModuleList(nn.Conv1d(hidden, hidden, 3, padding=d, dilation=d) for d in dilations)
         self.drop = nn.Dropout(dropout)
@@ -147,7 +148,7 @@ class LightPace(nn.Module):
         nn.init.constant_(self.frames.bias, -3.0)  # type: ignore[arg-type]  # few ticks are forged
 
     def forward(self, pace: Tensor) -> Tensor:
-        """Squared grey levels (B, LAGS, T), not a number where unknown, to (B, T); ``NOTHING`` where all are."""
+        """Squared grey levels (B, lags, T), not a number where unknown, to (B, T); ``NOTHING`` where all are."""
         known = pace.isfinite()
         far = (pace.nan_to_num() + 1e-3).log() / 2
         usual = far.masked_fill(~known, torch.nan).nanmedian(-1, keepdim=True).values.nan_to_num()
