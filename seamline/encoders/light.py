@@ -1,6 +1,6 @@
-"""Small encoders of face crops and of sound for a CPU: one feature vector per tick of the clock.
+"""Small encoders for a CPU: a feature vector per tick of face crops and of sound, a logit of the order of pictures.
 
-Ours. Both follow what paid for photos (``traces.py``): give the network the traces themselves (high-pass residuals,
+Ours. The first two follow what paid for photos (``traces.py``): give the network the traces themselves (high-pass residuals,
 their local energy, the change since the last tick; the fine spectrum), and set each against the rest of the window,
 because a camera, a codec or a voice differs more from the next one than a forged second differs from its neighbours.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
 
 TINY = 1e-5  # below any energy that an 8-bit picture can hold
 LUMA = (0.299, 0.587, 0.114)
