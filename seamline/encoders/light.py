@@ -1,8 +1,8 @@
 """Small encoders for a CPU: a feature vector per tick of face crops and of sound, a logit of the order of pictures.
 
-Ours. The first two follow what paid for photos (``traces.py``): give the network the traces themselves (high-pass residuals,
-their local energy, the change since the last tick; the fine spectrum), and set each against the rest of the window,
-because a camera, a codec or a voice differs more from the next one than a forged second differs from its neighbours.
+Ours. The first two follow what paid for photos (``traces.py``): give the network the traces themselves (high-pass
+residuals, their local energy, the change since the last tick; the fine spectrum), and set each against the rest of the
+window, because a camera, a codec or a voice differs more from the next one than a forged second from its neighbours.
 """
 
 from __future__ import annotations
