@@ -42,12 +42,16 @@ class Pace:
             self._before.appendleft(None)
             return row
         self._last = rgb
-        step = max(1, min(rgb.shape[:2]) // LEAST)
-        grey = cv2.cvtColor(np.ascontiguousarray(rgb[::step, ::step]), cv2.COLOR_RGB2GRAY).astype(np.float32)
+        height, width = rgb.shape[:2]
+        if (step := min(height, width) // LEAST) > 1:
+            rgb = np.asarray(
+                cv2.resize(rgb, (width // step, height // step), interpolation=cv2.INTER_NEAREST), np.uint8
+            )
+        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
         small = np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.float32)
         for lag, other in enumerate(self._before):
             if other is not None:
-                row[lag] = np.mean(np.square(small - other))
+                row[lag] = cv2.norm(small, other, cv2.NORM_L2SQR) / small.size
         self._before.appendleft(small)
         return row
 

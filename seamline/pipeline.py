@@ -328,7 +328,7 @@ class Session:
         merged = Merged(clock)
         known = _familiar(card)
         faces = heard = spoken = False
-        for start, tracks, sound, ticks, pace in windows(clip, clock, looks):
+        for start, tracks, sound, ticks, pace in windows(clip, clock, looks, "pace" in detector.uses):
             heard |= sound is not None
             if sound is not None and known is not None and not verdicts.is_speech(sound, clock.rate, known):
                 sound = None  # to be judged no more than silence is
@@ -463,11 +463,12 @@ class Merged:
 
 
 def windows(
-    clip: Clip, clock: Clock, looks: draw.Looks
+    clip: Clip, clock: Clock, looks: draw.Looks, paced: bool = True
 ) -> Iterator[tuple[int, list[FaceWindow], npt.NDArray[np.float32] | None, int, Rows]]:
     """Read a clip once: (first tick, faces, sound or ``None`` where silent, ticks, pace) of each window, in order.
 
-    The last window is shifted back, so that it is as long as the others. At most two windows are held.
+    The last window is shifted back, so that it is as long as the others. At most two windows are held. Where it
+    need not be ``paced``, the pace is not known.
     """
     per_tick = round(clock.rate / clock.fps)
     frames = clip.frames(clock.fps) if clip.video else iter(())
@@ -483,7 +484,8 @@ def windows(
         paces = [rows]
         while shown < stop and (frame := next(frames, None)) is not None:
             tracker.add(frame)
-            paces.append(pace.add(frame)[None])
+            if paced:
+                paces.append(pace.add(frame)[None])
             looks.picture(frame, shown)
             shown += 1
         parts, heard = [sound], first * per_tick + len(sound)
