@@ -479,7 +479,7 @@ def _fits(detector: Detector, stage: Stage, feed: Feed, kinds: Collection[str]) 
         ("part", stage.train, detector.parts),
         ("loss", stage.loss_weights, detector.loss_weights),
         ("score", [stage.monitor], [*feed.scores, "mean"]),
-        ("modality", stage.given, feed.modalities),
+        ("modality", stage.given, [one for one in feed.modalities if one in getattr(detector, "uses", ())]),
         ("kind", stage.kinds, sorted(kinds)),
     ):
         if unknown := sorted(set(named) - set(known)):
