@@ -23,6 +23,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from .cues import coloured
 from .data import Sample
 from .data.augment import Mask, Pixels, crop, turn
 from .data.clips import STORE, prepare
@@ -157,7 +158,9 @@ class Clips(Feed):
         changed is changed alike over the whole window, so that it can't be taken for a seam.
         """
         clip = prepare(sample, self.detector.clock, self.store)
-        speed = math.exp(rng.uniform(-0.12, 0.12)) if self.given == ("audio",) and rng.random() < 0.5 else 1.0
+        told = "cues" in self.detector.uses  # which know no voices, and are not measured again
+        other = self.given == ("audio",) and not told and rng.random() < 0.5
+        speed = math.exp(rng.uniform(-0.12, 0.12)) if other else 1.0
         start = 0
         length = min(round(self.ticks * speed), clip.ticks)
         spare = clip.ticks - length
@@ -188,12 +191,13 @@ class Clips(Feed):
             if rng.random() < 0.7:
                 sound = _coloured(sound, rng.uniform(-9, 9, 8))
             sound = np.clip(sound * np.float32(10 ** rng.uniform(-0.5, 0.3)), -1, 1)
+        heard = None if sound is None or not told or window.cues is None else coloured(window.cues, rng)
         if pace is not None and rng.random() < 0.15:
             pace = slower(pace, rng.uniform(0.3, 1.0), rng.random())
         draw = rng.random()
         if seen is not None and sound is not None:
             if draw < self.alone:
-                sound = None
+                sound = heard = None
             elif draw > 1 - self.alone:
                 faces = seen = pace = None
         if faces is not None and pace is not None:
@@ -202,7 +206,7 @@ class Clips(Feed):
                 faces = None
             elif draw > 0.9:
                 pace = None
-        return ClipWindow(faces, seen, sound, ticks, pace), visible(truth, seen is not None, sound is not None)
+        return ClipWindow(faces, seen, sound, ticks, pace, heard), visible(truth, seen is not None, sound is not None)
 
     def collate(self, items: Sequence[tuple[ClipWindow, ClipTruth]]) -> tuple[Any, Any]:
         """To a padded batch and targets."""

@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 
 from . import batches, copies, draw, familiar, isolation, verdicts, zoo
+from .cues import cues
 from .detectors.base import ClipDetector, ClipFinding, ClipWindow, Clock, Detector, Finding, ImageDetector, Windowing
 from .errors import SeamlineError
 from .faces import FaceTracker, FaceWindow
@@ -335,9 +336,10 @@ class Session:
             spoken |= sound is not None
             faces |= bool(tracks)
             looks.window(start, ticks, tracks, sound is not None)
-            given = [ClipWindow(track.crops, track.seen, sound, ticks, pace) for track in tracks]
+            told = cues(sound) if sound is not None and "cues" in detector.uses else None  # once for all faces
+            given = [ClipWindow(track.crops, track.seen, sound, ticks, pace, told) for track in tracks]
             if not given and sound is not None:
-                given = [ClipWindow(None, None, sound, ticks)]
+                given = [ClipWindow(None, None, sound, ticks, cues=told)]
             merged.add(start, ticks, self._watch(detector, given))
         streams, limits = dict(clip.streams), []
         for name, there, why in (("video", faces, "no_face"), ("audio", spoken, "no_speech" if heard else "silent")):

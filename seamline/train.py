@@ -74,6 +74,7 @@ class Recipe:
     stage: tuple[Stage, ...]
     sizes: dict[str, Any] = field(default_factory=dict)  # replace fields of the preset's sizes
     init: str | None = None  # weights to start from (a name or file that the zoo loads), of the same or fewer inputs
+    fresh: tuple[str, ...] = ()  # parts that init does not give: they begin with random weights
     seed: int = 42
     crop: int = 256  # of a training window: its side in pixels (multiple of 8; unless photos are seen whole), or ticks
     near: float = 0.75  # probability that the window of a forged photo is put on its forgery
@@ -439,9 +440,13 @@ def _detector(recipe: Recipe) -> Detector:
     except (TypeError, ValueError) as cause:
         raise DataError(f"sizes do not fit {recipe.model}: {cause}") from cause
     if recipe.init is not None:
+        if strange := [part for part in recipe.fresh if part not in detector.parts]:
+            raise DataError(f"fresh: {recipe.model} has no part {strange[0]!r}; it has {', '.join(detector.parts)}")
         first, _ = zoo.load_detector(recipe.init)
+        begins = tuple(f"{detector.parts[part]}." for part in recipe.fresh)
+        kept = {name: tensor for name, tensor in first.state_dict().items() if not name.startswith(begins)}
         try:
-            detector.load_state_dict(_grown(first.state_dict(), detector.state_dict()))
+            detector.load_state_dict(_grown(kept, detector.state_dict()))
         except ValueError as cause:
             raise DataError(f"init = {recipe.init!r} does not fit the recipe's model: {cause}") from None
     return detector

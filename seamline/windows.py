@@ -33,6 +33,7 @@ class ClipWindow(NamedTuple):
     sound: npt.NDArray[np.float32] | None  # (n * rate / fps,) mono in [-1, 1]; None: absent or silent throughout
     ticks: int  # n
     pace: npt.NDArray[np.float32] | None = None  # (n, LAGS) see pace.py; None: no pictures
+    cues: npt.NDArray[np.float32] | None = None  # (n * PER_TICK, COUNT) see cues.py; None: if asked, measured
 
 
 class ClipTruth(NamedTuple):

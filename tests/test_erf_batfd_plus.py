@@ -150,7 +150,7 @@ def test_the_enhanced_receptive_field_spans_the_window_and_the_plain_one_does_no
 
     def build_without_whole_window_statistics(erf: bool) -> ErfBatfdPlus:
         # Against() lets every tick know the window's mean: that is no receptive field, so it is put to one side here.
-        detector = ErfBatfdPlus(dataclasses.replace(TINY, erf=erf)).eval()
+        detector = ErfBatfdPlus(dataclasses.replace(TINY, erf=erf, cues=False)).eval()
         detector.audio.encoder.against = _Pass()  # type: ignore[union-attr,assignment]
         return detector
 
@@ -228,8 +228,9 @@ def test_what_no_loss_asks_for_is_not_computed_and_the_rest_learns_the_same(dete
     """With the ticks of sound alone: the same gradients as if everything had been computed, and none elsewhere."""
     detector.train()
     for module in detector.modules():
-        if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d):
+        if isinstance(module, torch.nn.Dropout | torch.nn.Dropout1d | torch.nn.Dropout2d):
             module.p = 0.0
+    detector.audio.encoder.blur = 0.0  # type: ignore[union-attr,assignment]
     batch = detector.collate([detector.preprocess(window(60)), detector.preprocess(window(33))])
     targets = detector.targets([ClipTruth(((1.0, 5.0),), ((2.0, 30.0),)), ClipTruth()], [60, 33])
     whole = dict(detector.loss_weights)

@@ -11,8 +11,9 @@ import av
 import numpy as np
 import pytest
 
+from seamline.cues import BANDS, COUNT, PER_TICK, cues
 from seamline.data import Sample, open_data
-from seamline.data.clips import STORE, Prepared, prepare
+from seamline.data.clips import STORE, Prepared, as_float, prepare
 from seamline.detectors.base import ClipTruth
 from seamline.detectors.erf_batfd_plus import PRESETS, ErfBatfdPlus, build
 from seamline.feeds import Clips, _filmed, feed, visible
@@ -131,6 +132,36 @@ def test_the_pace_of_pictures_may_be_given_without_faces(monkeypatch: pytest.Mon
     assert all(blind.example(sample, np.random.default_rng(seed))[0].faces is not None for seed in range(30))
 
 
+def test_cues_go_along_with_the_sound_they_were_measured_in(data: Path) -> None:
+    """At its own pace and of its own part, but through another microphone each time."""
+    detector = build("erf-batfd-plus-tiny")
+    meal = feed(detector, 40, 1.0, data, ("audio",))
+    sample = next(sample for sample in samples(data) if sample.truth.forged)
+    heard = prepare(sample, detector.clock, data / STORE)
+    assert heard.sound is not None
+    assert heard.cues is not None
+    np.testing.assert_array_equal(heard.cues, cues(as_float(heard.sound)))
+    levels = set()
+    for seed in range(6):
+        window, truth = meal.example(sample, np.random.default_rng(seed))
+        assert truth.audio
+        assert window.cues is not None
+        assert len(window.cues) == window.ticks * PER_TICK
+        others = window.cues[:, BANDS + BANDS // 2 :]
+        places = [k for k in range(len(heard.cues)) if (heard.cues[k, BANDS + BANDS // 2 :] == others[0]).all()]
+        assert any(
+            (heard.cues[k : k + len(others), BANDS + BANDS // 2 :] == others).all() for k in places if k % PER_TICK == 0
+        )
+        levels.add(float(window.cues[0, 0] - heard.cues[places[0], 0]))
+    assert len(levels) == 6
+    batch, targets = meal.collate([meal.example(sample, np.random.default_rng(0))])
+    assert batch.sound.shape[1] == COUNT
+    detector.criterion(detector(batch), targets)["audio_frames"].backward()
+    assert detector.audio.encoder.enter.weight.grad is not None
+    plain = ErfBatfdPlus(dataclasses.replace(PRESETS["erf-batfd-plus-tiny"], cues=False))
+    assert feed(plain, 40, 1.0, data).example(sample, np.random.default_rng(0))[0].cues is None
+
+
 def test_a_stage_may_be_shown_some_kinds(data: Path, tmp_path: Path) -> None:
     stage = Stage("tones", steps=1, batch=2, lr=1e-3, kinds=("tone",))
     recipe = Recipe(
@@ -141,7 +172,8 @@ def test_a_stage_may_be_shown_some_kinds(data: Path, tmp_path: Path) -> None:
 
 def test_sound_alone_is_played_at_other_paces_and_its_truth_goes_along(data: Path) -> None:
     """The tone keeps to its span and only there is the sound loud; the pitch of 700 Hz moves."""
-    meal = feed(build("erf-batfd-plus-tiny"), 40, 1.0, data, ("audio",))
+    plain = ErfBatfdPlus(dataclasses.replace(PRESETS["erf-batfd-plus-tiny"], cues=False))
+    meal = feed(plain, 40, 1.0, data, ("audio",))
     forged = next(sample for sample in samples(data) if sample.truth.forged)
     pitches = []
     for seed in range(12):

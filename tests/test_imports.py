@@ -24,7 +24,7 @@ LADDER = (
     {"detectors", "data"},
     {"heads"},
     {"encoders", "losses", "metrics", "verdicts", "provenance"},
-    {"media", "report", "faces", "windows", "familiar", "copies", "pace"},
+    {"media", "report", "faces", "windows", "familiar", "copies", "pace", "cues"},
     {"errors", "output"},
 )
 RUNG = {room: rung for rung, rooms in enumerate(LADDER) for room in rooms}

@@ -469,6 +469,22 @@ def test_a_network_with_more_inputs_starts_as_the_one_it_grew_from(tmp_path: Pat
         _detector(dataclasses.replace(begun, sizes=begun.sizes | {"width": 16}))
 
 
+def test_a_part_may_begin_anew(tmp_path: Path) -> None:
+    """Also where it has other inputs: the rest is that of the weights it begins from."""
+    plain = dataclasses.replace(RECIPE, model="erf-batfd-plus-tiny", sizes={"cues": False})
+    zoo.save(_detector(plain), tmp_path / "old.safetensors")
+    old = load_file(tmp_path / "old.safetensors")
+    begun = dataclasses.replace(plain, sizes={"cues": True}, init=str(tmp_path / "old.safetensors"))
+    new = _detector(dataclasses.replace(begun, fresh=("audio",))).state_dict()
+    for name, tensor in new.items():
+        assert name.startswith("audio.") or torch.equal(tensor, old[name])
+    assert any(name.startswith("audio.") and name in old and not torch.equal(new[name], old[name]) for name in new)
+    with pytest.raises(DataError, match="does not fit the recipe's model: audio"):
+        _detector(begun)
+    with pytest.raises(DataError, match="has no part 'ears'; it has video, audio, fusion, vote, pace"):
+        _detector(dataclasses.replace(begun, fresh=("ears",)))
+
+
 def test_training_in_bfloat16_stays_finite(data: Path, tmp_path: Path) -> None:
     sizes = {
         "encoder_sizes": {"width": 32, "depth": 3, "statistics": True, "counts": True},

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ..cues import COUNT, HOP, PER_TICK, RATE, cues
 from ..errors import DataError
 from ..faces import FaceTracker
 from ..media import Clip, open_media
@@ -24,6 +25,7 @@ from ..windows import ClipTruth, ClipWindow, Clock, quiet
 from .sample import Sample
 
 STORE = ".prepared"  # folder beside the data
+ARRAYS = ("faces", "seen", "sound", "pace", "cues")
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +38,12 @@ class Prepared:
     ticks: int
     truth: ClipTruth
     pace: npt.NDArray[np.float32] | None = None  # (n, LAGS)
+    cues: npt.NDArray[np.float32] | None = None  # (n * PER_TICK, COUNT)
 
     def window(self, start: int, stop: int, clock: Clock) -> tuple[ClipWindow, ClipTruth]:
         """The ticks [start, stop) as a detector is given them, and the truth inside."""
         per_tick = round(clock.rate / clock.fps)
-        faces = seen = sound = pace = None
+        faces = seen = sound = pace = told = None
         if self.faces is not None and self.seen is not None and self.seen[start:stop].any():
             faces, seen = np.asarray(self.faces[start:stop]), np.asarray(self.seen[start:stop])
             pace = None if self.pace is None else np.asarray(self.pace[start:stop])
@@ -48,8 +51,10 @@ class Prepared:
             sound = as_float(self.sound[start * per_tick : stop * per_tick])
             if quiet(sound, clock.rate):
                 sound = None
+            elif self.cues is not None:
+                told = np.asarray(self.cues[start * PER_TICK : stop * PER_TICK])
         truth = ClipTruth(_inside(self.truth.video, start, stop), _inside(self.truth.audio, start, stop))
-        return ClipWindow(faces, seen, sound, stop - start, pace), truth
+        return ClipWindow(faces, seen, sound, stop - start, pace, told), truth
 
 
 def as_float(sound: npt.NDArray[np.float32] | npt.NDArray[np.int16]) -> npt.NDArray[np.float32]:
@@ -67,22 +72,19 @@ def prepare(sample: Sample, clock: Clock, store: Path) -> Prepared:
         DataError: it is not a clip.
     """
     source = Path(sample.truth.media.path)
-    key = f"{source.resolve()} {source.stat().st_size} {clock.fps:g} {clock.rate} {clock.face} {LAGS}"
+    key = f"{source.resolve()} {source.stat().st_size} {clock.fps:g} {clock.rate} {clock.face} {LAGS} {COUNT}"
     folder = store / f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     if not (folder / "facts.json").is_file():
         _make(source, clock, folder)
     facts = json.loads((folder / "facts.json").read_text(encoding="utf-8"))
-    load = {
-        name: np.load(folder / f"{name}.npy", mmap_mode="r") if facts[name] else None
-        for name in ("faces", "seen", "sound", "pace")
-    }
+    load = {name: np.load(folder / f"{name}.npy", mmap_mode="r") if facts[name] else None for name in ARRAYS}
     spans = {"video": [], "audio": []}  # type: dict[str, list[tuple[float, float]]]
     for segment in sample.truth.segments:
         for modality in spans:
             if segment.modality in (modality, "audio_visual"):
                 spans[modality].append((segment.start * clock.fps, segment.end * clock.fps))
     truth = ClipTruth(tuple(spans["video"]), tuple(spans["audio"]))
-    return Prepared(load["faces"], load["seen"], load["sound"], facts["ticks"], truth, load["pace"])
+    return Prepared(load["faces"], load["seen"], load["sound"], facts["ticks"], truth, load["pace"], load["cues"])
 
 
 def _make(source: Path, clock: Clock, folder: Path) -> None:
@@ -112,11 +114,13 @@ def _make(source: Path, clock: Clock, folder: Path) -> None:
         if len(sound) and not quiet(sound, clock.rate):
             whole = np.pad(sound, (0, length - len(sound)))
             arrays["sound"] = np.clip(np.rint(whole * 32768), -32768, 32767).astype(np.int16)
+            if (clock.rate, clock.fps) == (RATE, RATE / HOP / PER_TICK):
+                arrays["cues"] = cues(whole)
     part = folder.with_name(f".{folder.name}.{os.getpid()}")
     part.mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
         np.save(part / f"{name}.npy", array)
-    facts = {"ticks": ticks} | {name: name in arrays for name in ("faces", "seen", "sound", "pace")}
+    facts = {"ticks": ticks} | {name: name in arrays for name in ARRAYS}
     (part / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
     try:
         os.replace(part, folder)

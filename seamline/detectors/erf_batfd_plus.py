@@ -13,8 +13,9 @@ workshop). Its paper was withdrawn and no code was published, so this file says 
   as the window at a cost that grows with its logarithm, each seen as a whole (``heads/grid.py``); two offsets in every
   cell, which give back the precision that coarse rows and ticks of 40 ms take; gates on the crossing; a modality that
   is absent, or not applicable, is masked everywhere and never zero-filled; a score of the whole window per modality,
-  learnt together with the maps; small encoders (``encoders/light.py``); and the order of the pictures, which is looked
-  at by itself (``pace.py``): of a tick, forged is what its face or its place in the order says.
+  learnt together with the maps; small encoders (``encoders/light.py``), that of sound on cues which are measured, not
+  learnt (``cues.py``); and the order of the pictures, which is looked at by itself (``pace.py``): of a tick, forged is
+  what its face or its place in the order says.
 
 Not taken over from BA-TFD+: the contrastive loss, whose weight in the released code is 7.6e-7 (D4), and the
 defects D1 (wrong segment sampled), D2, D3, D5 (a frame short), D6, D7, D10.
@@ -33,7 +34,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..encoders.light import NOTHING, LightAudio, LightPace, LightVideo, masked_mean
+from ..cues import COUNT, PER_TICK, cues
+from ..encoders.light import NOTHING, LightAudio, LightCues, LightPace, LightVideo, masked_mean
 from ..heads.context import ChannelNorm, CrossBlock, Reconstruction
 from ..heads.grid import ProposalGrid
 from ..heads.proposals import soft_nms
@@ -74,6 +76,7 @@ class ErfSizes:
     video_channels: tuple[int, int, int, int] = (32, 48, 64, 80)
     audio_channels: tuple[int, int, int, int, int] = (16, 32, 48, 64, 64)
     pace: bool = False  # whether the order of the pictures is looked at too (``pace.py``)
+    cues: bool = False  # whether sound is known by its cues (``cues.py``); else by its spectrum, as floor says
     floor: float = 1e-4  # of the power of sound, see LightAudio; that of weights which do not say
     dropout: float = 0.1
 
@@ -105,7 +108,7 @@ class ErfInputs(NamedTuple):
     faces: Tensor  # (B, T, S, S, 3) uint8
     shown: Tensor  # (B, 1, T) float32, 1 where there is a face in ``faces`` to look at
     pace: Tensor  # (B, LAGS, T) float32, not a number where unknown
-    sound: Tensor  # (B, T * samples of a tick) float32
+    sound: Tensor  # float32, samples (B, T * those of a tick), or cues (B, COUNT, T * PER_TICK)
     faces_mask: Tensor  # (B, 1, T) float32
     sound_mask: Tensor  # (B, 1, T) float32
     inside: Tensor  # (B, 1, T) float32, 1 within the window
@@ -279,7 +282,11 @@ class ErfBatfdPlus(ClipDetector):
         if sizes.pace:
             self.uses, self.parts = self.uses | {"pace"}, {**self.parts, "pace": "pace"}
             self.pace = LightPace(LAGS, dropout=sizes.dropout)
-        self.audio = Branch(LightAudio(c, self.per_tick, sizes.audio_channels, sizes.floor), sizes)
+        if sizes.cues:
+            self.uses = self.uses | {"cues"}
+            self.audio = Branch(LightCues(c, COUNT, PER_TICK), sizes)
+        else:
+            self.audio = Branch(LightAudio(c, self.per_tick, sizes.audio_channels, sizes.floor), sizes)
         self.fusion = nn.ModuleDict({"maps": MaskedMapFusion(len(rows), c + 1)})
         if sizes.umma:
             self.fusion["umma"] = Fusion(c, sizes.heads)
@@ -308,14 +315,18 @@ class ErfBatfdPlus(ClipDetector):
                 faces, shown = torch.from_numpy(np.array(window.faces)), mask
             if window.pace is not None:
                 pace = torch.from_numpy(np.array(window.pace.T))
-        sound, heard = torch.zeros(n * self.per_tick), torch.zeros(1, n)
+        sound, heard = torch.zeros((COUNT, n * PER_TICK) if self.sizes.cues else n * self.per_tick), torch.zeros(1, n)
         if window.sound is not None:
-            sound, heard = torch.from_numpy(np.array(window.sound, np.float32)), torch.ones(1, n)
+            told = window.sound
+            if self.sizes.cues:
+                told = (cues(window.sound) if window.cues is None else window.cues).T
+            sound, heard = torch.from_numpy(np.array(told, np.float32)), torch.ones(1, n)
         return ErfInputs(faces, shown, pace, sound, mask, heard, torch.ones(1, n))
 
     def collate(self, inputs: Sequence[ErfInputs]) -> ErfInputs:
         """Padded at the end to the longest, and that to a multiple of ``STEP`` ticks."""
         length = math.ceil(max(item.inside.shape[-1] for item in inputs) / STEP) * STEP
+        heard = length * (PER_TICK if self.sizes.cues else self.per_tick)
 
         def grown(tensor: Tensor, axis: int, size: int, value: float = 0) -> Tensor:
             shape = list(tensor.shape)
@@ -326,7 +337,7 @@ class ErfBatfdPlus(ClipDetector):
             self._faces([grown(item.faces, 0, length) if item.shown.any() else None for item in inputs], length),
             torch.stack([grown(item.shown, 1, length) for item in inputs]),
             torch.stack([grown(item.pace, 1, length, torch.nan) for item in inputs]),
-            torch.stack([grown(item.sound, 0, length * self.per_tick) for item in inputs]),
+            torch.stack([grown(item.sound, -1, heard) for item in inputs]),
             *(torch.stack([grown(item[i], 1, length) for item in inputs]) for i in (4, 5, 6)),
         )
 
@@ -596,7 +607,7 @@ LOSS_WEIGHTS: dict[str, float] = {
 } | {"rebuilding": 0.2, "order": 0.5}
 
 PRESETS: dict[str, ErfSizes] = {
-    "erf-batfd-plus-light": ErfSizes(pace=True, floor=1e-7),
+    "erf-batfd-plus-light": ErfSizes(pace=True, cues=True),
     "erf-batfd-plus-tiny": ErfSizes(
         clock=Clock(64, 16, face=32),
         width=16,
@@ -607,7 +618,7 @@ PRESETS: dict[str, ErfSizes] = {
         video_channels=(4, 6, 8, 8),
         audio_channels=(4, 6, 8, 8, 8),
         pace=True,
-        floor=1e-7,
+        cues=True,
     ),
 }
 

@@ -1,8 +1,9 @@
 """Small encoders for a CPU: a feature vector per tick of face crops and of sound, a logit of the order of pictures.
 
-Ours. The first two follow what paid for photos (``traces.py``): give the network the traces themselves (high-pass
-residuals, their local energy, the change since the last tick; the fine spectrum), and set each against the rest of the
-window, because a camera, a codec or a voice differs more from the next one than a forged second from its neighbours.
+Ours. Those of faces and of spectra follow what paid for photos (``traces.py``): give the network the traces themselves
+(high-pass residuals, their local energy, the change since the last tick; the fine spectrum), and set each against the
+rest of the window, because a camera, a codec or a voice differs more from the next one than a forged second from its
+neighbours.
 """
 
 from __future__ import annotations
@@ -159,6 +160,56 @@ class LightPace(nn.Module):
         for norm, step in zip(self.norms, self.steps, strict=True):
             x = x + self.drop(F.gelu(step(norm(x, inside)))) * inside
         return self.frames(x)[:, 0].masked_fill(inside[:, 0] == 0, NOTHING)  # type: ignore[no-any-return]
+
+
+class LightCues(nn.Module):
+    """Cues of sound (``cues.py``) to one vector per tick: (B, count, T * PER_TICK) to (B, width, T).
+
+    Every cue as it is, in units of its spread over the training data, and against the window's own median, in units of
+    the window's own mean deviation, through residual dilated convolutions that see over a second to either side. In
+    training some cues are hidden and all are blurred, as they are few enough to be known by heart.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        count: int,
+        per_tick: int,
+        hidden: int = 64,
+        dilations: tuple[int, ...] = (1, 2, 4, 8, 16),
+        dropout: float = 0.15,
+        blur: float = 0.15,
+    ) -> None:
+        super().__init__()
+        self.per_tick, self.blur = per_tick, blur
+        self.usual = nn.BatchNorm1d(count, affine=False)
+        self.enter = nn.Conv1d(2 * count, hidden, 1)
+        self.gather = nn.Conv1d(hidden, hidden, 2 * per_tick, stride=per_tick, padding=per_tick // 2)
+        self.norms = nn.ModuleList(WindowNorm(hidden, hidden // 8) for _ in dilations)
+        self.steps = nn.ModuleList(nn.Conv1d(hidden, hidden, 3, padding=d, dilation=d) for d in dilations)
+        self.hide = nn.Dropout1d(dropout)
+        self.drop = nn.Dropout(dropout)
+        self.out = nn.Conv1d(hidden, width, 1)
+
+    def forward(self, cues: Tensor, mask: Tensor) -> Tensor:
+        """(B, count, T * per_tick), and (B, 1, T) of 1 where there is sound, to (B, width, T)."""
+        fine = mask.repeat_interleave(self.per_tick, -1)
+        there = fine[:, 0] > 0
+        rows = cues.transpose(1, 2)
+        x = rows.new_zeros(rows.shape)
+        if there.any():
+            x[there] = self.usual(rows[there])
+        x = x.transpose(1, 2)
+        known = x.masked_fill(fine == 0, torch.nan)
+        away = x - known.nanmedian(-1, keepdim=True).values.nan_to_num()
+        spread = masked_mean(away.abs(), fine) + 0.1
+        x = torch.cat([x.clamp(-5, 5), (away / spread).clamp(-6, 6)], 1)
+        if self.training:
+            x = self.hide(x + self.blur * torch.randn_like(x))
+        x = F.gelu(self.gather(F.gelu(self.enter(x)) * fine)) * mask
+        for norm, step in zip(self.norms, self.steps, strict=True):
+            x = x + self.drop(F.gelu(step(norm(x, mask)))) * mask
+        return self.out(x) * mask  # type: ignore[no-any-return]
 
 
 class LightAudio(nn.Module):
