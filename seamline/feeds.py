@@ -32,7 +32,7 @@ from .errors import DataError
 from .metrics.detection import roc_auc
 from .metrics.image import Confusion, confusion, mean_figure
 from .metrics.temporal import average_precision, average_recall, union
-from .pace import slower
+from .pace import Rows, repeated, slower
 from .pipeline import move
 from .synthesis.image import jpeg
 from .synthesis.speech import resample
@@ -192,8 +192,8 @@ class Clips(Feed):
                 sound = _coloured(sound, rng.uniform(-9, 9, 8))
             sound = np.clip(sound * np.float32(10 ** rng.uniform(-0.5, 0.3)), -1, 1)
         heard = None if sound is None or not told or window.cues is None else coloured(window.cues, rng)
-        if pace is not None and rng.random() < 0.15:
-            pace = slower(pace, rng.uniform(0.3, 1.0), rng.random())
+        if pace is not None:
+            pace = _paced(pace, rng)
         draw = rng.random()
         if seen is not None and sound is not None:
             if draw < self.alone:
@@ -283,6 +283,23 @@ def _filmed(faces: Faces, rng: np.random.Generator) -> Faces:
         steps.append(lambda face: jpeg(face, quality))
     changed: list[Faces] = [reduce(lambda face, step: step(face), steps, face) for face in faces]
     return np.stack(changed)
+
+
+def _paced(rows: Rows, rng: np.random.Generator) -> Rows:
+    """Rows (n, LAGS) as of a file of fewer pictures: it says so, or codes pictures again, in step or now and then."""
+    draw = rng.random()
+    if draw < 0.15:
+        return slower(rows, rng.uniform(0.3, 1.0), rng.random())
+    if draw > 0.5:
+        return rows
+    ticks = np.arange(-1, len(rows))
+    if draw < 0.4:
+        share = rng.choice((24 / 25, 0.8, 0.6, 0.5, rng.uniform(0.4, 1.0)))
+        new = np.diff(np.floor(ticks * share + rng.random())) > 0
+    else:
+        new = rng.random(len(rows)) > rng.uniform(0.01, 0.12)
+    rest = 10 ** rng.uniform(-4, -0.5) * rng.exponential(size=rows.shape)
+    return repeated(rows, new, rest.astype(np.float32))
 
 
 def _coloured(sound: np.ndarray[Any, np.dtype[np.float32]], decibels: Any) -> Any:

@@ -64,3 +64,18 @@ def slower(rows: Rows, share: float, phase: float = 0.0) -> Rows:
     new = np.diff(np.floor(np.arange(-1, len(rows)) * share + phase)) > 0
     known = [np.concatenate([np.zeros(lag, bool), new])[: len(new)] & new for lag in range(1, LAGS + 1)]
     return np.where(np.stack(known, 1), rows, np.float32(np.nan))
+
+
+def repeated(rows: Rows, new: npt.NDArray[np.bool_], rest: Rows) -> Rows:
+    """The rows (n, LAGS) as of a file in which some pictures were dropped and those before them coded again.
+
+    Args:
+        rows: of the file as it was.
+        new: (n,) ticks at which a picture is shown that was not there a tick before.
+        rest: (n, LAGS) what coding leaves between a picture and itself, in squared grey levels.
+    """
+    at = np.maximum.accumulate(np.where(new, np.arange(len(rows)), 0))  # which picture each tick shows
+    before = np.arange(len(rows))[:, None] - 1 - np.arange(LAGS)
+    lag = at[:, None] - at[np.maximum(before, 0)]
+    far = np.where(lag > 0, rows[at[:, None], np.clip(lag, 1, LAGS) - 1], rest)
+    return np.where(before >= 0, far, np.nan).astype(np.float32)

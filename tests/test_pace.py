@@ -11,7 +11,7 @@ import torch
 
 from seamline.detectors.erf_batfd_plus import build
 from seamline.encoders.light import NOTHING, LightPace
-from seamline.pace import LAGS, Pace, slower
+from seamline.pace import LAGS, Pace, repeated, slower
 from seamline.windows import ClipWindow
 
 
@@ -70,6 +70,19 @@ def test_a_file_with_fewer_pictures_says_so_where_the_clock_repeats_them() -> No
     assert np.isnan(fewer[~new]).all()
     assert np.isfinite(fewer[new][5:]).any(1).all()
     np.testing.assert_array_equal(slower(rows(pictures), 1.0), rows(pictures))
+
+
+def test_a_file_in_which_pictures_were_coded_again_is_known_from_the_rows_of_the_whole_one() -> None:
+    pictures = film(40)
+    new = np.diff(np.floor(np.arange(-1, 40) * 0.7 + 0.6)) > 0
+    assert not new.all()
+    shown = np.maximum.accumulate(np.where(new, np.arange(40), 0))
+    made = repeated(rows(pictures), new, np.zeros((40, LAGS), np.float32))
+    expected = rows([pictures[k].copy() for k in shown])
+    same = shown[:, None] - shown[np.maximum(np.arange(40)[:, None] - 1 - np.arange(LAGS), 0)] <= LAGS
+    np.testing.assert_allclose(made[same], expected[same], rtol=1e-5)
+    np.testing.assert_array_equal(np.isnan(made), np.isnan(expected))
+    assert np.nanmin(np.abs(made[~new, 0])) == 0
 
 
 def test_the_stem_ignores_padding_and_survives_what_is_unknown() -> None:
