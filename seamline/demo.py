@@ -4,7 +4,7 @@ The photographs ship inside scikit-image: the astronaut (NASA, public domain), t
 cat and the coffee (CC0 by their photographers). Authentic and forged samples go the same way, from a camera's JPEG to
 an editor's PNG, so that nothing but the forgery tells them apart. The name of a sample says what it is. One small
 blend is among them that the shipped weights miss. The clips ship with the package (``samples/README.md``): the
-astronaut made to talk by ``synthesis/talker.py``, once as made and once with part of it forged.
+astronaut made to talk by ``synthesis/talker.py``, synthetic from end to end, once as made and once with words replaced.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ SAMPLES: tuple[tuple[str, str | None, int], ...] = (  # photo, kind of forgery, 
     ("rocket", None, 0),
     ("rocket", "copy_move", 9),
 )
-CLIPS = ("talker-authentic.mp4", "talker-forged.mp4")  # in the package's folder samples/
+CLIPS = ("talker-synthetic.mp4", "talker-forged.mp4")  # in the package's folder samples/
 DONOR = "cat"  # what is spliced into the others
 CAMERA = 90  # JPEG quality of the photographs before they are edited
 

@@ -230,7 +230,7 @@ def test_a_dark_film_with_a_tone_gets_no_verdict(listener: seamline.Session, tmp
 
 def test_speech_is_heard_as_speech(listener: seamline.Session) -> None:
     known = Familiarity.from_dict(listener.card.familiarity)
-    clip = open_media(Path(seamline.__file__).with_name("samples") / "talker-authentic.mp4")
+    clip = open_media(Path(seamline.__file__).with_name("samples") / "talker-synthetic.mp4")
     wave = np.concatenate(list(clip.sound(RATE)))  # type: ignore[union-attr]
     assert verdicts.is_speech(wave, RATE, known)
     assert not verdicts.is_speech(wave[:: 2 * RATE], RATE, known)

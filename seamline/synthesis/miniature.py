@@ -27,7 +27,7 @@ from .image import forge_photo
 from .speech import RATE, Sound, level
 from .talker import PHONES, say
 
-TALKER = Path(__file__).parents[1] / "samples" / "talker-authentic.mp4"
+TALKER = Path(__file__).parents[1] / "samples" / "talker-synthetic.mp4"
 HEIGHT, WIDTH = 96, 128  # pixels of a photo
 SIDE, TICKS = 96, 32  # of a film: pixels, and pictures
 SPAN = (8, 24)  # pictures between which a clip is forged, if it is not as a whole

@@ -2,7 +2,7 @@
 
 The voice is a formant synthesiser (pulses and noise through resonances, after Klatt, "Software for a cascade/parallel
 formant synthesizer", 1980). The face is a photograph whose head sways, whose eyes blink and whose jaw follows the
-vowels, by warping. As made, such a clip is what our forgers call authentic: nothing in it was changed afterwards.
+vowels, by warping. Such a clip is synthetic from end to end, however little of it is changed afterwards.
 
 ``python -m seamline.synthesis.talker PHOTO OUT`` writes one clip as made and one with a forged span, and the truth;
 PHOTO is the astronaut of scikit-image (``skimage/data/astronaut.png``; NASA, public domain).
@@ -198,7 +198,7 @@ def talk(photo: Pixels, rng: np.random.Generator, marks: Landmarks | None = None
 
 
 def make_clips(photo: Pixels, out: Path, seed: int = 4) -> list[Path]:
-    """Write ``talker-authentic.mp4``, ``talker-forged.mp4`` (mouth and words replaced) and ``talker-truth.json``.
+    """Write ``talker-synthetic.mp4``, ``talker-forged.mp4`` (mouth and words replaced) and ``talker-truth.json``.
 
     Raises:
         DataError: no face is found in the photograph, so nothing can be forged.
@@ -210,10 +210,11 @@ def make_clips(photo: Pixels, out: Path, seed: int = 4) -> list[Path]:
     forgery = forge_clip("voice_splice+lipsync", clip, rng, donors=donors, lengths=Lengths(0, 0), care="plain")
     chain = ClipChain(crf=23, preset="veryfast", gop=50, bitrate=64, rate=RATE)
     out.mkdir(parents=True, exist_ok=True)
-    paths = [out / "talker-authentic.mp4", out / "talker-forged.mp4"]
+    paths = [out / "talker-synthetic.mp4", out / "talker-forged.mp4"]
     for path, footage in zip(paths, (clip, forgery.footage), strict=True):
         path.write_bytes(chain.save(footage))
-    truth: dict[str, dict[str, list[list[float]]]] = {"talker-authentic.mp4": {"video": [], "audio": []}}
+    whole = [[0.0, clip.duration]]
+    truth = {"talker-synthetic.mp4": {"video": whole, "audio": whole}}
     truth["talker-forged.mp4"] = {"video": [list(s) for s in forgery.video], "audio": [list(s) for s in forgery.audio]}
     (out / "talker-truth.json").write_text(json.dumps(truth, indent=1) + "\n", "utf-8")
     return paths
