@@ -195,13 +195,13 @@ def _copies(x: Reals, n: int) -> tuple[Reals, Reals]:
         count = n - length + 1
         if count <= APART:
             continue
-        far = sums[length - 1 :].copy()
-        far[1:] -= sums[:-length]
-        means = (run[length:] - run[:-length]) / length
-        far = far[:, : count - APART] / length - _diagonals(_squares(means))
-        far = np.where(np.arange(count)[:, None] + np.arange(count - APART) < count - APART, far, np.inf)
+        far = sums[length - 1 :, : count - APART].copy()
+        far[1:] -= sums[:-length, : count - APART]
+        far /= length
+        far -= _diagonals(_squares((run[length:] - run[:-length]) / length).astype(np.float32))
+        far[np.arange(count)[:, None] + np.arange(count - APART) >= count - APART] = np.inf
         best = far.min(1)
-        other = np.full((count, 2 * count), np.inf)  # the same, by the later of the two
+        other = np.full((count, 2 * count), np.float32(np.inf))  # the same, by the later of the two
         _slanted(other)[:, : count - APART] = far
         best = np.minimum(best, other[:, :count].min(0))
         padded = np.pad(best, length - 1, constant_values=np.inf)
