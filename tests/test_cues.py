@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -173,9 +173,13 @@ def test_a_clip_keeps_its_cues_beside_its_sound_and_windows_get_their_part(speec
     np.testing.assert_array_equal(window.cues, cues(speech)[80:240])
 
 
-def test_weights_without_cues_look_at_spectra_as_before(tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_cues_keep_to_their_clock() -> None:
+    tiny = PRESETS["erf-batfd-plus-tiny"]
+    with pytest.raises(ValueError, match="16000 Hz and 25 ticks a second only"):
+        ErfBatfdPlus(replace(tiny, clock=replace(tiny.clock, fps=50.0)))
 
+
+def test_weights_without_cues_look_at_spectra_as_before() -> None:
     plain = ErfBatfdPlus(replace(PRESETS["erf-batfd-plus-tiny"], cues=False))
     assert "cues" not in plain.uses
     inputs = plain.preprocess(ClipWindow(None, None, babble(1.0), 25))

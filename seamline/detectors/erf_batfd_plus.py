@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..cues import COUNT, PER_TICK, cues
+from ..cues import COUNT, HOP, PER_TICK, RATE, cues
 from ..encoders.light import NOTHING, LightAudio, LightCues, LightPace, LightVideo, masked_mean
 from ..heads.context import ChannelNorm, CrossBlock, Reconstruction
 from ..heads.grid import ProposalGrid
@@ -283,6 +283,8 @@ class ErfBatfdPlus(ClipDetector):
             self.uses, self.parts = self.uses | {"pace"}, {**self.parts, "pace": "pace"}
             self.pace = LightPace(LAGS, dropout=sizes.dropout)
         if sizes.cues:
+            if (sizes.clock.rate, self.per_tick) != (RATE, HOP * PER_TICK):
+                raise ValueError(f"cues are measured at {RATE} Hz and {RATE // (HOP * PER_TICK)} ticks a second only")
             self.uses = self.uses | {"cues"}
             self.audio = Branch(LightCues(c, COUNT, PER_TICK), sizes)
         else:
