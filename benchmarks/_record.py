@@ -1,9 +1,11 @@
-"""What every benchmark row ends with: on which machine, with which torch, at which commit."""
+"""What every benchmark row ends with: on which machine, with which torch, at which commit. And how a call is timed."""
 
 from __future__ import annotations
 
 import csv
 import platform
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +35,10 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

@@ -13,7 +13,6 @@ import argparse
 import csv
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from _record import timed
 
 from seamline import copies
 
@@ -39,13 +39,6 @@ def scene(height: int = 960, width: int = 1280) -> np.ndarray[Any, Any]:
     inside = np.zeros((height, width), np.uint8)
     cv2.circle(inside, (900, 600), 200, 1, -1)
     return np.where(inside[..., None] > 0, moved, rgb).astype(np.uint8)
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def main() -> None:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _record import record
+from _record import record, timed
 
 from seamline import cues
 
@@ -41,13 +39,6 @@ def lag_by_lag(x: cues.Reals, n: int) -> cues.Reals:
         cover = np.lib.stride_tricks.sliding_window_view(padded, length)[:n].min(1)
         out.append(np.log(np.clip(cover, 0, 400) + 0.1))
     return np.stack(out, 1)
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def main() -> None:
