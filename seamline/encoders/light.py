@@ -129,6 +129,13 @@ class WindowNorm(nn.Module):
         return out
 
 
+def _dilated(x: Tensor, mask: Tensor, norms: nn.ModuleList, steps: nn.ModuleList, drop: nn.Module) -> Tensor:
+    """Residual convolutions over time, each behind a norm of the window: (B, C, T), (B, 1, T) to (B, C, T)."""
+    for norm, step in zip(norms, steps, strict=True):
+        x = x + drop(F.gelu(step(norm(x, mask)))) * mask
+    return x
+
+
 class LightPace(nn.Module):
     """How far pictures lie from those before them to a logit per tick that their order is forged.
 
@@ -156,9 +163,7 @@ class LightPace(nn.Module):
         some = known.any(1, keepdim=True)
         last = pace.shape[-1] - some.flip(-1).to(torch.int64).argmax(-1, keepdim=True)  # held pictures inside stay
         inside = (torch.arange(pace.shape[-1], device=pace.device) < last).to(far.dtype) * some.any(-1, keepdim=True)
-        x = F.gelu(self.enter(x)) * inside
-        for norm, step in zip(self.norms, self.steps, strict=True):
-            x = x + self.drop(F.gelu(step(norm(x, inside)))) * inside
+        x = _dilated(F.gelu(self.enter(x)) * inside, inside, self.norms, self.steps, self.drop)
         return self.frames(x)[:, 0].masked_fill(inside[:, 0] == 0, NOTHING)  # type: ignore[no-any-return]
 
 
@@ -207,8 +212,7 @@ class LightCues(nn.Module):
         if self.training:
             x = self.hide(x + self.blur * torch.randn_like(x))
         x = F.gelu(self.gather(F.gelu(self.enter(x)) * fine)) * mask
-        for norm, step in zip(self.norms, self.steps, strict=True):
-            x = x + self.drop(F.gelu(step(norm(x, mask)))) * mask
+        x = _dilated(x, mask, self.norms, self.steps, self.drop)
         return self.out(x) * mask  # type: ignore[no-any-return]
 
 
