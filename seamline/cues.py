@@ -78,14 +78,19 @@ def _hann(size: int) -> Reals:
     return np.hanning(size)
 
 
-@cache
-def _mel(bands: int, size: int, low: float = 60.0) -> Reals:
-    """(bands, size / 2 + 1) triangles, equally spaced in mel up to half the rate, each summing to one."""
+def mel_triangles(bands: int, size: int, low: float = 0.0) -> Reals:
+    """(bands, size / 2 + 1) triangles of height 1, equally spaced in mel from ``low`` (Hz) to half of ``RATE``."""
     ends = 2595 * np.log10(1 + np.array([low, RATE / 2]) / 700)
     edges = 700 * (10 ** (np.linspace(ends[0], ends[1], bands + 2) / 2595) - 1)
     bins = np.fft.rfftfreq(size, 1 / RATE)[None]
     left, mid, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    weight = np.maximum(0, np.minimum((bins - left) / (mid - left), (right - bins) / (right - mid)))
+    return np.asarray(np.maximum(0, np.minimum((bins - left) / (mid - left), (right - bins) / (right - mid))))
+
+
+@cache
+def _mel(bands: int, size: int) -> Reals:
+    """The same from 60 Hz, each summing to one."""
+    weight = mel_triangles(bands, size, 60.0)
     return np.asarray(weight / np.maximum(weight.sum(1, keepdims=True), 1e-9))
 
 

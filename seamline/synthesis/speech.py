@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..cues import mel_triangles
+
 Sound = npt.NDArray[np.float32]  # (n,) mono in [-1, 1]
 Span = tuple[int, int]  # samples or frames, half-open
 
@@ -65,10 +67,7 @@ def istft(spectrum: npt.NDArray[Any], length: int, size: int = SIZE, hop: int = 
 @cache
 def _mel(bands: int) -> npt.NDArray[np.float64]:
     """(bands, bins) triangles, equally spaced in mel."""
-    edges = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + RATE / 2 / 700), bands + 2) / 2595) - 1)
-    bins = np.fft.rfftfreq(SIZE, 1 / RATE)[None]
-    left, mid, right = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    return np.asarray(np.maximum(0, np.minimum((bins - left) / (mid - left), (right - bins) / (right - mid))))
+    return mel_triangles(bands, SIZE)
 
 
 @cache
