@@ -444,6 +444,27 @@ def test_a_recipe_with_surroundings_changes_sounds_and_only_sounds(sources: Path
     assert changed
 
 
+def test_strangers_change_the_speed_of_sounds_without_pictures(sources: Path, tmp_path: Path) -> None:
+    """Voices at another speed: other lengths, truth inside them, films as they were, and the same for the same seed."""
+    rows = {}
+    for name, share in (("none", 0.0), ("all", 1.0), ("again", 1.0)):
+        (tmp_path / "recipe.toml").write_text(RECIPE.replace("[kinds]", f"strangers = {share}\n[kinds]"))
+        manifest = forge(sources, tmp_path / name, tmp_path / "recipe.toml")
+        rows[name] = [json.loads(line) for line in manifest.read_text().splitlines()]
+    assert rows["all"] == rows["again"]
+    changed = 0
+    for before, after in zip(rows["none"], rows["all"], strict=True):
+        assert (before["kind"], before["picture"], before["sound"]) == (after["kind"], after["picture"], after["sound"])
+        assert all(0 <= start < end <= after["duration"] + 1e-6 for start, end in after["audio"])
+        if before["picture"]:
+            assert before["sha256"] == after["sha256"]
+        elif before["kind"] == "authentic":
+            low, high = clips.SPEEDS
+            assert 1 / high - 0.05 < after["duration"] / before["duration"] < 1 / low + 0.05
+            changed += before["duration"] != after["duration"]
+    assert changed
+
+
 @pytest.mark.slow
 def test_workers_do_not_change_a_byte(sources: Path, tmp_path: Path) -> None:
     (tmp_path / "recipe.toml").write_text(RECIPE)

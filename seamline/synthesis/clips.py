@@ -34,10 +34,11 @@ from .audio_visual import (
 from .clip_file import FILM, SOUNDS, ClipChain, draw_chain, read_footage, spread
 from .image import find_face
 from .sources import Source, select
-from .speech import RATE, Sound, Span, is_speech
+from .speech import RATE, Sound, Span, is_speech, resample
 from .surroundings import Music, surrounded, under
 
 SYNTHETIC = "speech_fake"  # kind of source that is forged speech from end to end
+SPEEDS = (0.87, 1.25)  # of a voice, least and greatest, within which it sounds like somebody
 EVERY = 8  # pictures between two looks for a face
 ENDINGS = (*FILM, *SOUNDS, ".mpg", ".avi", ".webm")
 
@@ -90,6 +91,7 @@ class ClipRecipe:
     without: tuple[str, ...] = ()  # groups to leave out
     same_person: tuple[str, ...] = ()  # path prefixes under which all files show one person
     surroundings: float = 0.0  # share of sounds that get a room, noise or music which their recording does not have
+    strangers: float = 0.0  # share of clips of sound alone whose voices are played at another speed: nobody's voices
     kinds: tuple[tuple[str, float], ...] = KINDS  # weights
 
     @property
@@ -363,6 +365,24 @@ def _surrounded(clip: Footage, recipe: ClipRecipe, index: int) -> tuple[Footage,
     return replace(clip, sound=under(sound, music)), None
 
 
+def _sped(sound: Sound, speed: float) -> Sound:
+    """The sound played ``speed`` times as fast, pitch and formants with it, in whole ticks."""
+    length = max(1, round(len(sound) / speed / STEP)) * STEP
+    return resample(np.asarray(sound), length).astype(np.float32)
+
+
+def _strange(clip: Footage, donors: Donors, rng: np.random.Generator) -> tuple[Footage, Donors]:
+    """Clip and donors of sound with the voices of people who are not there: each person at a speed of their own."""
+    own, other = (float(np.exp(rng.uniform(*np.log(SPEEDS)))) for _ in range(2))
+    assert clip.sound is not None
+    words = tuple((round(a / own), round(b / own)) for a, b in clip.words)
+    donors = Donors(
+        None if donors.voice is None else _sped(donors.voice, other),
+        None if donors.own is None else _sped(donors.own, own),
+    )
+    return Footage(None, _sped(clip.sound, own), None, words), donors
+
+
 def make_clip(index: int, takes: list[Take], recipe: ClipRecipe, out: Path) -> dict[str, Any] | None:
     """Make and write clip ``index``; its manifest line, or ``None`` if no source served."""
     rng = np.random.default_rng([recipe.seed, index])
@@ -392,10 +412,13 @@ def make_clip(index: int, takes: list[Take], recipe: ClipRecipe, out: Path) -> d
         video: tuple[tuple[float, float], ...] = ()
         audio = video
         care = None
+        donors = _donors(kind, takes, chosen, rng) if forged else Donors()
+        strange = np.random.default_rng([recipe.seed, index, 3])
+        if clip.frames is None and clip.sound is not None and strange.random() < recipe.strangers:
+            clip, donors = _strange(clip, donors, strange)
         clip, music = _surrounded(clip, recipe, index)
         try:
             if forged:
-                donors = _donors(kind, takes, chosen, rng)
                 forgery = forge_clip(kind, clip, rng, donors=donors, lengths=recipe.lengths)
                 clip, video, audio, care = forgery.footage, forgery.video, forgery.audio, forgery.care
             if music is not None and clip.sound is not None:
