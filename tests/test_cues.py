@@ -12,7 +12,7 @@ import torch
 
 from seamline.cues import BANDS, COUNT, HOP, PER_TICK, RATE, coloured, cues
 from seamline.data.clips import Prepared
-from seamline.detectors.erf_batfd_plus import PRESETS, ErfBatfdPlus, build
+from seamline.detectors.erf_batfd_plus import PRESETS, ErfBatfdPlus, build, durations
 from seamline.encoders.light import LightCues
 from seamline.synthesis.speech import griffin_lim
 from seamline.windows import ClipTruth, ClipWindow
@@ -184,3 +184,36 @@ def test_weights_without_cues_look_at_spectra_as_before() -> None:
     assert "cues" not in plain.uses
     inputs = plain.preprocess(ClipWindow(None, None, babble(1.0), 25))
     assert inputs.sound.shape == (RATE,)
+
+
+def test_what_the_encoder_says_early_is_not_changed_by_what_learns_of_it(speech: Sound) -> None:
+    torch.manual_seed(0)
+    detector = build("erf-batfd-plus-tiny").train()
+    ticks = len(speech) // (HOP * PER_TICK)
+    truth = ClipTruth((), ((10.0, 20.0),))
+    batch = detector.collate([detector.preprocess(ClipWindow(None, None, speech, ticks))])
+    losses = detector.criterion(detector(batch), detector.targets([truth], [ticks]))
+    (losses["audio_map"] + losses["audio_offsets"]).backward(retain_graph=True)
+    assert all(p.grad is None for p in [*detector.audio.encoder.parameters(), *detector.audio.frames.parameters()])
+    assert detector.audio.proposals.out.weight.grad.any()  # what is behind it begins with zeros
+    (losses["audio_frames"] + losses["audio_score"]).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.audio.encoder.parameters())
+
+
+def test_the_vote_of_a_window_is_the_sum_of_odds_over_the_root_of_their_number() -> None:
+    torch.manual_seed(0)
+    branch = build("erf-batfd-plus-tiny").audio.eval()
+    x, mask = torch.randn(2, 16, 30), torch.ones(2, 1, 30)
+    mask[1, :, 20:] = 0
+    cells = torch.ones(2, len(durations(64)), 30)
+    there = torch.ones(2, dtype=torch.bool)
+    with torch.no_grad():
+        _, part = branch(x, mask, cells, there)
+        _, ticks = branch(x, mask, cells, there, False)
+        votes = branch.frames(torch.nn.functional.gelu(x))[:, 1]
+    for k, n in enumerate((30, 20)):
+        torch.testing.assert_close(part.logit[k], (votes[k, :n].exp().sum() / n**0.5).log())
+    torch.testing.assert_close(ticks.logit, part.logit)
+    torch.testing.assert_close(ticks.frames, part.frames)
+    assert part.map.any()
+    assert not ticks.map.any()

@@ -307,3 +307,28 @@ def test_every_switch_trains_and_travels(tmp_path: Path, switch: dict[str, Any])
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="erf-batfd-plus-light"):
         build("nothing")
+
+
+def test_a_style_is_taken_from_another_window_and_what_changes_within_stays() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(6, 8, 40) * torch.rand(6, 8, 1) + torch.randn(6, 8, 1)
+    mask = torch.ones(6, 1, 40)
+    mask[2, :, 30:] = 0
+    mask[4] = 0
+    x = x * mask
+    draws = [light.mix_style(x, mask) for _ in range(24)]
+    same = [bool(torch.equal(made, x)) for made in draws]
+    assert 4 < sum(same) < 20  # every second time
+    made = draws[same.index(False)]
+    assert made.isfinite().all()
+    assert not made[4].any()
+    assert not made[2, :, 30:].any()
+    for k in (0, 1, 2, 3, 5):
+        there = mask[k, 0] > 0
+        a, b = x[k][:, there], made[k][:, there]
+        one, two = ((v - v.mean(1, keepdim=True)) / v.std(1, keepdim=True) for v in (a, b))
+        torch.testing.assert_close(one, two, atol=1e-2, rtol=1e-2)
+        style = torch.stack([v[:, v.any(0)].mean(1) for v in x[[0, 1, 2, 3, 5]]])
+        assert (b.mean(1) > style.amin(0) - 1e-3).all()
+        assert (b.mean(1) < style.amax(0) + 1e-3).all()
+    torch.testing.assert_close(light.mix_style(x[:1], mask[:1]), x[:1])  # nobody to take it from

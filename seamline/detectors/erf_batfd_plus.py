@@ -77,6 +77,7 @@ class ErfSizes:
     audio_channels: tuple[int, int, int, int, int] = (16, 32, 48, 64, 64)
     pace: bool = False  # whether the order of the pictures is looked at too (``pace.py``)
     cues: bool = False  # whether sound is known by its cues (``cues.py``); else by its spectrum, as floor says
+    early: bool = False  # whether cues are judged before the receptive field, see EarlyBranch
     floor: float = 1e-4  # of the power of sound, see LightAudio; that of weights which do not say
     dropout: float = 0.1
 
@@ -286,7 +287,7 @@ class ErfBatfdPlus(ClipDetector):
             if (sizes.clock.rate, self.per_tick) != (RATE, HOP * PER_TICK):
                 raise ValueError(f"cues are measured at {RATE} Hz and {RATE // (HOP * PER_TICK)} ticks a second only")
             self.uses = self.uses | {"cues"}
-            self.audio = Branch(LightCues(c, COUNT, PER_TICK), sizes)
+            self.audio = (EarlyBranch if sizes.early else Branch)(LightCues(c, COUNT, PER_TICK), sizes)
         else:
             self.audio = Branch(LightAudio(c, self.per_tick, sizes.audio_channels, sizes.floor), sizes)
         self.fusion = nn.ModuleDict({"maps": MaskedMapFusion(len(rows), c + 1)})
@@ -405,7 +406,7 @@ class ErfBatfdPlus(ClipDetector):
         for name, x, mask, present in zip(MODALITIES[:2], features, masks, there, strict=True):
             branch = getattr(self, name)
             if fused or self._asked(name, *LOSSES):
-                whole = fused or self._asked(name, "score", "map", "offsets")
+                whole = fused or self._asked(name, *branch.LATE)
                 x, part = branch(x, mask, cells, present, whole, order if name == "video" else None)
             else:
                 part = _nothing(cells, present)
@@ -541,6 +542,8 @@ class ErfBatfdPlus(ClipDetector):
 class Branch(nn.Module):
     """One modality: encoder, receptive field, frame classifier, proposals, score."""
 
+    LATE: tuple[str, ...] = ("score", "map", "offsets")  # losses that need more than what is said of ticks
+
     def __init__(self, encoder: nn.Module, sizes: ErfSizes) -> None:
         super().__init__()
         c = sizes.width
@@ -569,6 +572,40 @@ class Branch(nn.Module):
         map_, offsets = self.proposals(torch.cat([x, frames[:, None] * mask], 1), mask)
         logit = self.score(x, frames, map_.masked_fill(cells == 0, -20.0), mask)
         return x, ErfPart(logit, frames, map_, offsets, there)
+
+
+class EarlyBranch(Branch):
+    """A modality whose encoder says by itself what is forged; the receptive field only finds the spans of it.
+
+    Ours. Of voices that training did not hear, the features of cues tell more than the field makes of them, which knows
+    its voices by heart (docs/LOG.md, 2026-11-29). So ticks and window are judged by the encoder's own features, the
+    window by votes of its ticks: the log of the sum of their odds over the root of their number, as one forged tick is
+    enough and more are surer. Field and proposals learn of features that they do not change.
+    """
+
+    LATE = ("map", "offsets")
+
+    def __init__(self, encoder: nn.Module, sizes: ErfSizes) -> None:
+        super().__init__(encoder, sizes)
+        self.frames = nn.Conv1d(sizes.width, 2, 1)  # of the tick, and for the window
+        nn.init.constant_(self.frames.bias, -2.0)  # type: ignore[arg-type]  # few are forged
+        self.score = nn.Identity()
+
+    def forward(
+        self, x: Tensor, mask: Tensor, cells: Tensor, there: Tensor, whole: bool = True, order: Tensor | None = None
+    ) -> tuple[Tensor, ErfPart]:
+        """As :meth:`Branch.forward`."""
+        frames, votes = self.frames(F.gelu(x)).float().unbind(1)
+        if order is not None:
+            frames = torch.logaddexp(frames, order)
+        count = mask.sum((1, 2)).clamp(min=1)
+        logit = votes.masked_fill(mask[:, 0] == 0, -1e4).logsumexp(-1) - count.log() / 2
+        part = _nothing(cells, there)._replace(logit=logit, frames=frames)
+        if not whole:
+            return x, part
+        x = self.field(x.detach(), mask)
+        map_, offsets = self.proposals(torch.cat([x, frames.detach()[:, None] * mask], 1), mask)
+        return x, part._replace(map=map_, offsets=offsets)
 
 
 def _nothing(cells: Tensor, there: Tensor) -> ErfPart:
@@ -609,7 +646,7 @@ LOSS_WEIGHTS: dict[str, float] = {
 } | {"rebuilding": 0.2, "order": 0.5}
 
 PRESETS: dict[str, ErfSizes] = {
-    "erf-batfd-plus-light": ErfSizes(pace=True, cues=True),
+    "erf-batfd-plus-light": ErfSizes(pace=True, cues=True, early=True),
     "erf-batfd-plus-tiny": ErfSizes(
         clock=Clock(64, 16, face=32),
         width=16,
@@ -621,6 +658,7 @@ PRESETS: dict[str, ErfSizes] = {
         audio_channels=(4, 6, 8, 8, 8),
         pace=True,
         cues=True,
+        early=True,
     ),
 }
 

@@ -50,6 +50,26 @@ class Against(nn.Module):
         return out
 
 
+def mix_style(x: Tensor, mask: Tensor) -> Tensor:
+    """MixStyle (Zhou et al., ICLR 2021) over time: every second call, windows take on part of another's mean and spread.
+
+    (B, C, T), (B, 1, T) of 0 and 1 to (B, C, T). What is true of a window as a whole, such as who films whom, is worth
+    less to a network that is trained so; what changes within it stays.
+    """
+    some = torch.nonzero(mask.flatten(1).any(1))[:, 0]
+    if len(some) < 2 or torch.rand(()) < 0.5:
+        return x
+    mean = masked_mean(x, mask)
+    away = (x - mean) * mask
+    spread = (masked_mean(away.square(), mask) + TINY).sqrt()
+    other = torch.arange(len(x), device=x.device)
+    other[some] = some[torch.randperm(len(some)).to(x.device)]
+    share = torch.distributions.Beta(0.1, 0.1).sample((len(x), 1, 1)).to(x)
+    mean, spread = mean.detach(), spread.detach()
+    mixed = share * spread + (1 - share) * spread[other]
+    return (away / spread * mixed + share * mean + (1 - share) * mean[other]) * mask
+
+
 class LightVideo(nn.Module):
     """Face crops to one vector per tick: (B, 3, T, S, S) in [0, 1] to (B, width, T).
 
@@ -94,8 +114,8 @@ class LightVideo(nn.Module):
                 some = slice(max(0, first - 1), first + piece)  # the face before comes along
                 seen = self._look(frames[some], follows[some])[min(first, 1) :]
                 x = x.index_copy(0, index[first : first + piece], seen.to(x.dtype))
-        x = x.view(b, t, -1).transpose(1, 2)
-        return self.against(self.out(x) * mask, mask)  # type: ignore[no-any-return]
+        x = self.out(x.view(b, t, -1).transpose(1, 2)) * mask
+        return self.against(mix_style(x, mask) if self.training else x, mask)  # type: ignore[no-any-return]
 
     def _look(self, faces: Tensor, follows: Tensor) -> Tensor:
         """(K, 3, S, S), and (K,) whether each follows the one before it, to (K, features)."""
