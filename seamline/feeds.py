@@ -182,8 +182,10 @@ class Clips(Feed):
             faces = _exposed(faces, rng.uniform(0.7, 1.3), rng.uniform(0.8, 1.25))
         if faces is not None:
             faces = _filmed(faces, rng)
-        ticks = window.ticks
-        if sound is not None:
+        ticks, heard = window.ticks, None
+        if sound is not None and told and window.cues is not None:  # the sound itself is not listened to
+            heard = coloured(window.cues, rng)
+        elif sound is not None:
             if speed != 1:
                 ticks = max(1, min(round(length / speed), self.ticks))
                 sound = resample(sound, ticks * len(sound) // length).astype(np.float32)
@@ -191,7 +193,6 @@ class Clips(Feed):
             if rng.random() < 0.7:
                 sound = _coloured(sound, rng.uniform(-9, 9, 8))
             sound = np.clip(sound * np.float32(10 ** rng.uniform(-0.5, 0.3)), -1, 1)
-        heard = None if sound is None or not told or window.cues is None else coloured(window.cues, rng)
         if pace is not None:
             pace = _paced(pace, rng)
         draw = rng.random()
