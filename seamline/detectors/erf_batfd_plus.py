@@ -589,7 +589,7 @@ class EarlyBranch(Branch):
         super().__init__(encoder, sizes)
         self.frames = nn.Conv1d(sizes.width, 2, 1)  # of the tick, and for the window
         nn.init.constant_(self.frames.bias, -2.0)  # type: ignore[arg-type]  # few are forged
-        self.score = nn.Identity()
+        del self.score  # the votes of the ticks take its place
 
     def forward(
         self, x: Tensor, mask: Tensor, cells: Tensor, there: Tensor, whole: bool = True, order: Tensor | None = None

@@ -51,10 +51,10 @@ class Against(nn.Module):
 
 
 def mix_style(x: Tensor, mask: Tensor) -> Tensor:
-    """MixStyle (Zhou et al., ICLR 2021) over time: every second call, windows take on part of another's mean and spread.
+    """MixStyle (Zhou et al., ICLR 2021) over time: every second call, windows take on part of the style of others.
 
-    (B, C, T), (B, 1, T) of 0 and 1 to (B, C, T). What is true of a window as a whole, such as who films whom, is worth
-    less to a network that is trained so; what changes within it stays.
+    (B, C, T), (B, 1, T) of 0 and 1 to (B, C, T). A style is a mean and a spread: what is true of a window as a whole,
+    such as who films whom, is worth less to a network that is trained so; what changes within it stays.
     """
     some = torch.nonzero(mask.flatten(1).any(1))[:, 0]
     if len(some) < 2 or torch.rand(()) < 0.5:
