@@ -161,6 +161,8 @@ def model_card(
     except (OSError, ValueError) as cause:
         places = ", ".join(map(str, [*runs, words]))
         raise DataError(f"{places}: a card needs a training run and its words: {cause}") from cause
+    if unfinished := [str(run) for run, about in zip(runs, trained, strict=True) if "seconds" not in about]:
+        raise DataError(f"{', '.join(unfinished)}: a run that has not come to its end yet")
     fitted = facts.get("calibrated_on", {})
     parameters = sum(p.numel() for p in detector.parameters())
     clips = detector.modality != "image"
