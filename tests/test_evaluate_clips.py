@@ -269,6 +269,9 @@ def test_model_card(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for fact in ("windows of 256 ticks", "sigmoid(2 x logit of video -1)", "segment threshold 0.5", "9 forged clips"):
         assert fact in text
     assert card_table([rows[0][1]]) in text
+    (tmp_path / "run.json").write_text(json.dumps(about | {"recipe_file": "r.toml", "seed": 5, "threads": 2}))
+    with pytest.raises(DataError, match=f"{tmp_path}: a run that has not come to its end yet"):
+        model_card("toy", [tmp_path], rows, tmp_path / "words.md")
 
 
 def test_through_the_pipeline(tmp_path: Path) -> None:
