@@ -14,8 +14,9 @@ workshop). Its paper was withdrawn and no code was published, so this file says 
   cell, which give back the precision that coarse rows and ticks of 40 ms take; gates on the crossing; a modality that
   is absent, or not applicable, is masked everywhere and never zero-filled; a score of the whole window per modality,
   learnt together with the maps; small encoders (``encoders/light.py``), that of sound on cues which are measured, not
-  learnt (``cues.py``); and the order of the pictures, which is looked at by itself (``pace.py``): of a tick, forged is
-  what its face or its place in the order says.
+  learnt (``cues.py``), and which judges by itself, before the receptive field (:class:`EarlyBranch`); and the order of
+  the pictures, which is looked at by itself (``pace.py``): of a tick, forged is what its face or its place in the order
+  says.
 
 Not taken over from BA-TFD+: the contrastive loss, whose weight in the released code is 7.6e-7 (D4), and the
 defects D1 (wrong segment sampled), D2, D3, D5 (a frame short), D6, D7, D10.
