@@ -23,6 +23,13 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return (x * mask).sum(-1, keepdim=True) / mask.sum(-1, keepdim=True).clamp(min=1)
 
 
+def _apart(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean over what is there, the difference from it and its spread: (B, C, 1), (B, C, T), (B, C, 1)."""
+    mean = masked_mean(x, mask)
+    away = (x - mean) * mask
+    return mean, away, (masked_mean(away.square(), mask) + TINY).sqrt()
+
+
 def laplace(y: Tensor) -> Tensor:
     """The sum of a pixel's four neighbours less four times itself, borders replicated: (..., H, W) to the same.
 
@@ -44,8 +51,7 @@ class Against(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, C, T), (B, 1, T) of 0 and 1 to (B, C, T)."""
-        away = (x - masked_mean(x, mask)) * mask
-        spread = (masked_mean(away.square(), mask) + TINY).sqrt()
+        _, away, spread = _apart(x, mask)
         out: Tensor = self.mix(torch.cat([x, away / spread], 1)) * mask
         return out
 
@@ -59,9 +65,7 @@ def mix_style(x: Tensor, mask: Tensor) -> Tensor:
     some = torch.nonzero(mask.flatten(1).any(1))[:, 0]
     if len(some) < 2 or torch.rand(()) < 0.5:
         return x
-    mean = masked_mean(x, mask)
-    away = (x - mean) * mask
-    spread = (masked_mean(away.square(), mask) + TINY).sqrt()
+    mean, away, spread = _apart(x, mask)
     other = torch.arange(len(x), device=x.device)
     other[some] = some[torch.randperm(len(some)).to(x.device)]
     share = torch.distributions.Beta(0.1, 0.1).sample((len(x), 1, 1)).to(x)
