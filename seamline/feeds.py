@@ -256,24 +256,27 @@ def _exposed(faces: Faces, contrast: float, gamma: float) -> Faces:
 
 
 def _filmed(faces: Faces, rng: np.random.Generator) -> Faces:
-    """Faces (n, S, S, 3) uint8 as by another camera at another distance: moved, coarser, tinted, grainy, compressed."""
-    side = faces.shape[1]
-    steps: list[Callable[[Faces], Any]] = []  # of one face
+    """Faces (n, S, S, 3) uint8 as by another camera at another distance: moved, coarser, tinted, grainy, compressed.
+
+    Place and light may drift while the film runs, slowly, as for somebody who moves or drives: that is no seam.
+    """
+    n, side = faces.shape[:2]
+    steps: list[Callable[[Faces, int], Any]] = []  # of one face, and its tick
     if rng.random() < 0.7:
-        moved = cv2.getRotationMatrix2D((side / 2, side / 2), rng.uniform(-7, 7), math.exp(rng.uniform(-0.13, 0.13)))
-        moved[:, 2] += rng.uniform(-0.06, 0.06, 2) * side
-        steps.append(lambda face: cv2.warpAffine(face, moved, (side, side), borderMode=cv2.BORDER_REFLECT))
+        steps.append(_moved(n, side, rng))
+    if rng.random() < 0.4:
+        steps.append(_lit(n, side, rng))
     if rng.random() < 0.5:
         small = (int(rng.integers(side // 2 + 4, side)),) * 2
-        steps.append(lambda face: cv2.resize(face, small, interpolation=cv2.INTER_AREA))
-        steps.append(lambda face: cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC))
+        steps.append(lambda face, _: cv2.resize(face, small, interpolation=cv2.INTER_AREA))
+        steps.append(lambda face, _: cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC))
     if rng.random() < 0.5:
         tint = np.clip(np.arange(256)[:, None] * rng.uniform(0.85, 1.15, 3), 0, 255).astype(np.uint8)[None]
-        steps.append(lambda face: cv2.LUT(face, tint))
+        steps.append(lambda face, _: cv2.LUT(face, tint))
     if rng.random() < 0.35:
         grain = rng.normal(0, rng.uniform(1, 6), (8, side, side, 3))
 
-        def grainy(face: Faces) -> Faces:
+        def grainy(face: Faces, _: int) -> Faces:
             shifted = np.roll(grain[rng.integers(8)], rng.integers(0, side, 2), (0, 1))
             seen: Faces = np.clip(face + shifted, 0, 255).astype(np.uint8)
             return seen
@@ -281,9 +284,59 @@ def _filmed(faces: Faces, rng: np.random.Generator) -> Faces:
         steps.append(grainy)
     if rng.random() < 0.35:
         quality = int(rng.integers(35, 92))
-        steps.append(lambda face: jpeg(face, quality))
-    changed: list[Faces] = [reduce(lambda face, step: step(face), steps, face) for face in faces]
+        steps.append(lambda face, _: jpeg(face, quality))
+    changed: list[Faces] = [reduce(lambda face, step: step(face, k), steps, face) for k, face in enumerate(faces)]
     return np.stack(changed)
+
+
+def _drift(n: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+    """(n,) a curve that turns every 12 to 60 ticks, about zero and of about unit spread, without a step."""
+    every = int(rng.integers(12, 61))
+    knots = rng.standard_normal(n // every + 3)
+    at = np.arange(n) / every + rng.random()
+    k, part = at.astype(np.int64), (1 - np.cos(np.pi * (at % 1))) / 2
+    return np.asarray((1 - part) * knots[k] + part * knots[k + 1])
+
+
+def _moved(n: int, side: int, rng: np.random.Generator) -> Callable[[Faces, int], Faces]:
+    """A face that is held askew, near and aside, in half of the films more or less so as time goes on, and that turns.
+
+    What turns to the side or nods moves in the middle of the crop and not at its edges.
+    """
+    usual = np.array([rng.uniform(-7, 7) * np.pi / 180, rng.uniform(-0.13, 0.13), *rng.uniform(-0.12, 0.12, 2), 0, 0])
+    most = np.array([0.05, 0.04, 0.04, 0.04, 0.08, 0.05]) * rng.uniform(0, 1, 6) * (rng.random() < 0.5)
+    places = usual + most * np.stack([_drift(n, rng) for _ in range(6)], 1)
+    at = (np.arange(side, dtype=np.float32) + 0.5) / side * 2 - 1
+    x, y = at[None], at[:, None]
+
+    def moved(face: Faces, tick: int) -> Faces:
+        angle, zoom, right, down, turn, nod = places[tick]
+        cos, sin = math.cos(angle) * math.exp(-zoom), math.sin(angle) * math.exp(-zoom)
+        u = cos * x + sin * y - right
+        v = cos * y - sin * x - down
+        u = u + turn * np.clip(1 - u * u, 0, 1)
+        v = v + nod * np.clip(1 - v * v, 0, 1)
+        across, along = (np.asarray(((1 + w) * side - 1) / 2, np.float32) for w in (u, v))
+        seen = cv2.remap(face, across, along, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        return np.asarray(seen, np.uint8)
+
+    return moved
+
+
+def _lit(n: int, side: int, rng: np.random.Generator) -> Callable[[Faces, int], Faces]:
+    """Light that grows and falls, more on one side of a face than on the other: what a step of ``_filmed`` is."""
+    angle = rng.uniform(0, 2 * np.pi)
+    across = np.linspace(-1, 1, side)
+    slope = (np.cos(angle) * across[None] + np.sin(angle) * across[:, None])[..., None]  # (S, S, 1)
+    whole = rng.uniform(0, 0.15) * _drift(n, rng)
+    aside = rng.uniform(0, 0.15) * _drift(n, rng)
+
+    def lit(face: Faces, tick: int) -> Faces:
+        gain = np.exp((whole[tick] + aside[tick] * slope).astype(np.float32))
+        seen: Faces = np.clip(face * gain, 0, 255).astype(np.uint8)
+        return seen
+
+    return lit
 
 
 def _paced(rows: Rows, rng: np.random.Generator) -> Rows:

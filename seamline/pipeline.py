@@ -380,9 +380,7 @@ class Session:
             )
         if not all(math.isfinite(logit) for logit in merged.logits.values()):
             raise _no_number(clip.path)
-        modalities: dict[str, float] = {}
-        for key, logit in merged.logits.items():
-            modalities[key] = _sigmoid(weigh({"logit": logit}, card.calibrations.get(key, card.calibration)))
+        modalities = _probabilities(merged.logits, card)
         judge = next(key for key in JUDGED if key in modalities)
         probability = modalities[judge]
         ranked = {key: merged.ranked(key) for key in merged.logits}
@@ -419,6 +417,17 @@ class Session:
             batch = move(detector.collate([detector.preprocess(window)]), self.device)
             findings += detector.postprocess(detector(batch), [window.ticks])
         return findings
+
+
+def _probabilities(logits: Mapping[Modality, float], card: zoo.Card) -> dict[str, float]:
+    """The probability of each modality; where each is weighed by itself, both together are the more suspect one."""
+    found = {
+        str(key): _sigmoid(weigh({"logit": logit}, card.calibrations.get(key, card.calibration)))
+        for key, logit in logits.items()
+    }
+    if "audio_visual" in found and card.calibrations.keys() == {*JUDGED[1:]}:
+        found["audio_visual"] = max(found[key] for key in JUDGED[1:])
+    return found
 
 
 class Merged:

@@ -43,8 +43,9 @@ class Card:
 
     ``threshold`` is compared with the calibrated probability, the sigmoid of the evidence weighed by ``calibration``:
     a number for each of ``EVIDENCE``, as far as it counts. ``calibrations`` are others: for photos whose last save was
-    ``lossless`` or ``compressed`` (``verdicts.last_save``), for clips one for each modality. ``mask_threshold`` is
-    compared with the pixels of the heat map, ``segment_threshold`` with the scores of proposals.
+    ``lossless`` or ``compressed`` (``verdicts.last_save``), for clips one for each modality, of which the more suspect
+    one gives the verdict. ``mask_threshold`` is compared with the pixels of the heat map, ``segment_threshold`` with
+    the scores of proposals.
 
     ``operating_points`` say how often verdicts were wrong at the threshold and at others; ``familiarity`` what the
     files are like that the weights know (``familiar.Familiarity`` in plain values, empty: not fitted);

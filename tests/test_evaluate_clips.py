@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from seamline import zoo
+from seamline.data import Sample
 from seamline.errors import DataError
 from seamline.evaluate import calibrate, calibration, card_table, evaluate, model_card
 from seamline.evaluate import rows as rows_of
-from seamline.pipeline import Session
+from seamline.pipeline import Session, _probabilities
 from seamline.report import Media, Model, Report, Segment
 from tests.test_pipeline_clips import CARD, Loud, wave
 
@@ -225,20 +226,53 @@ def test_calibrate(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert saved == {"licence": "test"} | facts
     assert facts["calibrated_on"]["authentic"] == 3
     assert facts["calibrated_on"]["forged"] == 9
-    assert set(facts["calibrations"]) == {"audio", "audio_visual", "video"}
+    assert set(facts["calibrations"]) == {"audio", "video"}
     assert facts["segment_threshold"] == 0.45  # the lowest that leaves the false span out
     assert 0.0 < facts["threshold"] <= 1.0
+    fitted = zoo.Card("x", "x", calibration=facts["calibration"], calibrations=facts["calibrations"])
     for number in range(12):  # as the pipeline applies it: no authentic clip is flagged, every forged one is
         report = Toy(None, zoo.Card("x", "x", threshold=0.0, segment_threshold=0.0))(Path(f"{number}.mp4"))
-        judge = "audio_visual" if "audio_visual" in report.modalities else "audio"
-        a, b = facts["calibrations"][judge]["logit"], facts["calibrations"][judge]["bias"]
-        assert report.probability is not None
-        logit = math.log(report.probability / (1 - report.probability))
-        assert (1 / (1 + math.exp(-(a * logit + b))) >= facts["threshold"]) == (number % 4 != 0)
+        told = _probabilities({key: math.log(p / (1 - p)) for key, p in report.modalities.items()}, fitted)
+        assert (max(told.values()) >= facts["threshold"]) == (number % 4 != 0)
+        assert told.get("audio_visual", told["audio"]) == max(told.values())
     text = "".join(json.dumps(row) + "\n" for row in rows() if row["label"])
     (data / "manifest.jsonl").write_text(text)
     with pytest.raises(DataError, match="authentic and forged clips; 9 of 9"):
         calibrate("toy", data, tmp_path / "out.safetensors", progress=False)
+
+
+def test_the_verdict_on_a_clip_is_that_of_its_more_suspect_modality_once_each_is_weighed_by_itself() -> None:
+    """A network that shouts of sound and whispers of pictures is heard alike."""
+    logits: dict[Any, float] = {"video": 0.5, "audio": 4.0, "audio_visual": 4.1}
+    own = {"video": {"logit": 4.0, "bias": 0.0}, "audio": {"logit": 0.1, "bias": 0.0}}
+    told = _probabilities(logits, zoo.Card("x", "x", calibrations=own))
+    assert told["audio_visual"] == told["video"] == pytest.approx(1 / (1 + math.exp(-2)))
+    assert told["audio"] == pytest.approx(1 / (1 + math.exp(-0.4)))
+    both = _probabilities(logits, zoo.Card("x", "x", calibrations=own | {"audio_visual": {"logit": 1.0, "bias": 0.0}}))
+    assert both["audio_visual"] == pytest.approx(1 / (1 + math.exp(-4.1)))  # as older weights were calibrated
+    raw = _probabilities({"audio": 1.0}, zoo.Card("x", "x", calibrations=own))
+    assert raw == {"audio": pytest.approx(1 / (1 + math.exp(-0.1)))}
+
+
+def test_modalities_are_weighed_by_what_they_tell() -> None:
+    """Sound tells everything, pictures nothing but shout: calibration turns them down, and the verdict is right."""
+    rng = np.random.default_rng(0)
+    samples, reports = [], {}
+    for k in range(200):
+        forged = k % 2 == 0
+        sound, picture = (1.0 if forged else -1.0) + rng.normal(0, 0.3), 9 * rng.normal()
+        p = {"video": 1 / (1 + math.exp(-picture)), "audio": 1 / (1 + math.exp(-sound)), "audio_visual": 0.5}
+        path = Path(f"{k}.mp4")
+        spans = [Segment(0.0, 1.0, 1.0, "audio")] if forged else []
+        spans += [Segment(0.0, 1.0, 1.0, "video")] if k % 20 == 0 else []
+        media = Media(str(path), kind="video", duration=2.0)
+        truth = Report(media, "forged" if forged else "authentic", float(forged), 0.5, segments=tuple(spans))
+        samples.append(Sample(path, truth, group=str(k)))
+        reports[path] = Report(Media(str(path), duration=2.0), "forged", 0.5, 0.0, modalities=p)
+    facts = calibration._fit_clips(lambda media: reports[media], samples, "x", 0.0)  # type: ignore[index]
+    weights = {key: fit["logit"] for key, fit in facts["calibrations"].items()}
+    assert weights["audio"] > 1 > 0.2 > weights["video"]
+    assert facts["operating_points"][0]["detected"] > 0.95
 
 
 def test_calibrate_with_the_wrong_medium(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from ..metrics.bootstrap import share_interval
 from ..metrics.image import confusion
 from ..metrics.temporal import frame_labels, spans_of
 from ..pipeline import JUDGED, Session, weigh
-from ..report import Modality, OperatingPoint, Report, Segment
+from ..report import OperatingPoint, Report, Segment
 from ..synthesis.perturb import change_photo
 from ..verdicts import EVEN, last_save
 from .outcomes import COVERS, FRAMES, Scan, compare_frames, forged_in, holds_clips, ticks_of
@@ -54,10 +54,11 @@ def calibrate(
     """Fit probability, thresholds and limits on files that neither trained the weights nor will judge them; save all.
 
     The probability is the sigmoid of the weighed evidence, by logistic regression with both classes weighing one half
-    (after Platt, 1999): of a clip a * logit + b; of a photo all of ``zoo.EVIDENCE``, see :func:`logistic`. The
-    threshold is the lowest that flags at most ``false_alarms`` of the authentic files; the mask threshold the one with
-    the best mean pixel F1 on the forged photos. Of clips, each modality has a calibration of its own, for whether this
-    modality is forged, and the segment threshold is the one with the best mean F1 of forged frames.
+    (after Platt, 1999): of a photo all of ``zoo.EVIDENCE``, see :func:`logistic`; of a clip a * logit + b, where the
+    logit of each modality is weighed by whether that modality is forged, and what the more suspect one says is weighed
+    once more, by whether the clip is. The threshold is the lowest that flags at most ``false_alarms`` of the authentic
+    files; the mask threshold the one with the best mean pixel F1 on the forged photos, the segment threshold of clips
+    the one with the best mean F1 of forged frames.
 
     How often verdicts are wrong at the threshold, and at others, is measured on each tenth of the groups with a
     threshold from the other nine. What is familiar is described by the content of the files, authentic and forged, so
@@ -174,7 +175,8 @@ def _enough(forged: npt.NDArray[np.bool_]) -> bool:
 def _fit_clips(scan: Scan, samples: Iterable[Sample], data: str | Path, false_alarms: float) -> dict[str, Any]:
     """The facts of :func:`calibrate` from clips; ``scan`` gives sigmoid(logit) and all segments of any probability."""
     groups: list[str] = []
-    judged: list[tuple[Modality, float]] = []  # of each clip what its verdict comes from, and the logit
+    judged: list[float] = []  # of each clip the logit that the network itself gives the verdict
+    heard: list[dict[str, float]] = []  # of each clip the logits of its modalities
     forged: list[bool] = []
     apart: dict[str, list[tuple[float, bool]]] = {}  # of each modality logits, and whether it is forged
     f1: list[list[float]] = []
@@ -184,24 +186,30 @@ def _fit_clips(scan: Scan, samples: Iterable[Sample], data: str | Path, false_al
             continue
         groups.append(sample.group)
         judge = next(key for key in JUDGED if key in report.modalities)
-        judged.append((judge, _logit(report.modalities[judge])))
+        judged.append(_logit(report.modalities[judge]))
         forged.append(sample.truth.forged)
-        for key, probability in report.modalities.items():
-            wrong = bool(forged_in(sample.truth) & set(COVERS[key]))
-            apart.setdefault(key, []).append((_logit(probability), wrong))
+        heard.append({key: _logit(report.modalities[key]) for key in JUDGED[1:] if key in report.modalities})
+        for key, logit in heard[-1].items():
+            apart.setdefault(key, []).append((logit, bool(forged_in(sample.truth) & set(COVERS[key]))))
         truth, ticks = spans_of(sample.truth), ticks_of(sample.truth, report)
         if frame_labels(truth, ticks, FRAMES).any():
             kept = [spans_of(dataclasses.replace(report, segments=_above(report, cut))) for cut in SEGMENT_CUTS]
             f1.append([compare_frames(spans, truth, ticks).f1 for spans in kept])
     y = np.array(forged, bool)
     _both_classes(y, data, "clips")
-    overall = logistic([{"logit": logit} for _, logit in judged], y)
+    overall = logistic([{"logit": logit} for logit in judged], y)
+    z = np.array([weigh({"logit": logit}, overall) for logit in judged])
     fits: dict[str, dict[str, float]] = {}
-    for key, pairs in apart.items():
-        labels = np.array([wrong for _, wrong in pairs], bool)
-        if labels.any() and not labels.all():
-            fits[key] = logistic([{"logit": logit} for logit, _ in pairs], labels)
-    z = np.array([weigh({"logit": logit}, fits.get(judge, overall)) for judge, logit in judged])
+    labels = {key: np.array([wrong for _, wrong in pairs], bool) for key, pairs in apart.items()}
+    if all(heard) and all(y.any() and not y.all() for y in labels.values()):
+        own = {key: logistic([{"logit": logit} for logit, _ in pairs], labels[key]) for key, pairs in apart.items()}
+        most = [max(weigh({"logit": logit}, own[key]) for key, logit in logits.items()) for logits in heard]
+        last = logistic([{"logit": logit} for logit in most], y)
+        fits = {
+            key: {"logit": last["logit"] * fit["logit"], "bias": last["logit"] * fit["bias"] + last["bias"]}
+            for key, fit in own.items()
+        }
+        z = np.array([weigh({"logit": logit}, last) for logit in most])
     return {
         "calibration": _rounded(overall),
         "calibrations": {key: _rounded(fits[key]) for key in sorted(fits)},
