@@ -201,7 +201,7 @@ def _fit_clips(scan: Scan, samples: Iterable[Sample], data: str | Path, false_al
     z = np.array([weigh({"logit": logit}, overall) for logit in judged])
     fits: dict[str, dict[str, float]] = {}
     labels = {key: np.array([wrong for _, wrong in pairs], bool) for key, pairs in apart.items()}
-    if all(heard) and all(y.any() and not y.all() for y in labels.values()):
+    if all(heard) and all(wrong.any() and not wrong.all() for wrong in labels.values()):
         own = {key: logistic([{"logit": logit} for logit, _ in pairs], labels[key]) for key, pairs in apart.items()}
         most = [max(weigh({"logit": logit}, own[key]) for key, logit in logits.items()) for logits in heard]
         last = logistic([{"logit": logit} for logit in most], y)
