@@ -25,7 +25,7 @@ from ..pipeline import JUDGED, Session, weigh
 from ..report import OperatingPoint, Report, Segment
 from ..synthesis.perturb import change_photo
 from ..verdicts import EVEN, last_save
-from .outcomes import COVERS, FRAMES, Scan, compare_frames, forged_in, holds_clips, ticks_of
+from .outcomes import FRAMES, Scan, compare_frames, forged_in, holds_clips, ticks_of
 from .rows import bar
 
 RAW = {"logit": 1.0, "bias": 0.0}
@@ -176,9 +176,8 @@ def _fit_clips(scan: Scan, samples: Iterable[Sample], data: str | Path, false_al
     """The facts of :func:`calibrate` from clips; ``scan`` gives sigmoid(logit) and all segments of any probability."""
     groups: list[str] = []
     judged: list[float] = []  # of each clip the logit that the network itself gives the verdict
-    heard: list[dict[str, float]] = []  # of each clip the logits of its modalities
+    heard: list[dict[str, tuple[float, bool]]] = []  # of each clip the logits of its modalities, and if each is forged
     forged: list[bool] = []
-    apart: dict[str, list[tuple[float, bool]]] = {}  # of each modality logits, and whether it is forged
     f1: list[list[float]] = []
     for sample in samples:
         report = scan(sample.media)
@@ -188,9 +187,9 @@ def _fit_clips(scan: Scan, samples: Iterable[Sample], data: str | Path, false_al
         judge = next(key for key in JUDGED if key in report.modalities)
         judged.append(_logit(report.modalities[judge]))
         forged.append(sample.truth.forged)
-        heard.append({key: _logit(report.modalities[key]) for key in JUDGED[1:] if key in report.modalities})
-        for key, logit in heard[-1].items():
-            apart.setdefault(key, []).append((logit, bool(forged_in(sample.truth) & set(COVERS[key]))))
+        wrong = forged_in(sample.truth)
+        told = {key: _logit(report.modalities[key]) for key in JUDGED[1:] if key in report.modalities}
+        heard.append({key: (logit, key in wrong) for key, logit in told.items()})
         truth, ticks = spans_of(sample.truth), ticks_of(sample.truth, report)
         if frame_labels(truth, ticks, FRAMES).any():
             kept = [spans_of(dataclasses.replace(report, segments=_above(report, cut))) for cut in SEGMENT_CUTS]
@@ -198,26 +197,43 @@ def _fit_clips(scan: Scan, samples: Iterable[Sample], data: str | Path, false_al
     y = np.array(forged, bool)
     _both_classes(y, data, "clips")
     overall = logistic([{"logit": logit} for logit in judged], y)
-    z = np.array([weigh({"logit": logit}, overall) for logit in judged])
-    fits: dict[str, dict[str, float]] = {}
-    labels = {key: np.array([wrong for _, wrong in pairs], bool) for key, pairs in apart.items()}
-    if all(heard) and all(wrong.any() and not wrong.all() for wrong in labels.values()):
-        own = {key: logistic([{"logit": logit} for logit, _ in pairs], labels[key]) for key, pairs in apart.items()}
-        most = [max(weigh({"logit": logit}, own[key]) for key, logit in logits.items()) for logits in heard]
-        last = logistic([{"logit": logit} for logit in most], y)
-        fits = {
-            key: {"logit": last["logit"] * fit["logit"], "bias": last["logit"] * fit["bias"] + last["bias"]}
-            for key, fit in own.items()
-        }
-        z = np.array([weigh({"logit": logit}, last) for logit in most])
+    fits = _fit_modalities(heard, y)
+    z = np.array(_most_suspect(heard, fits) if fits else [weigh({"logit": logit}, overall) for logit in judged])
     return {
         "calibration": _rounded(overall),
-        "calibrations": {key: _rounded(fits[key]) for key in sorted(fits)},
+        "calibrations": {key: _rounded(fit) for key, fit in fits.items()},
         "threshold": _threshold(z, y, false_alarms),
         "segment_threshold": round(float(SEGMENT_CUTS[int(np.argmax(np.mean(f1, 0)))]), 2),
         "operating_points": _operating_points(z, y, groups, false_alarms),
         "calibrated_on": {"authentic": int((~y).sum()), "forged": int(y.sum())},
     }
+
+
+def _fit_modalities(
+    heard: Sequence[Mapping[str, tuple[float, bool]]], forged: npt.NDArray[np.bool_]
+) -> dict[str, dict[str, float]]:
+    """Weights of each modality: by whether it is forged, then of the more suspect one by whether the clip is.
+
+    None if a clip has no modality, or one of them is always or never forged.
+    """
+    fits: dict[str, dict[str, float]] = {}
+    for key in sorted({key for told in heard for key in told}):
+        logits, wrong = zip(*(told[key] for told in heard if key in told), strict=True)
+        if all(wrong) or not any(wrong):
+            return {}
+        fits[key] = logistic([{"logit": logit} for logit in logits], np.array(wrong, bool))
+    if not all(heard):
+        return {}
+    again = logistic([{"logit": most} for most in _most_suspect(heard, fits)], forged)
+    scale, bias = again["logit"], again["bias"]
+    return {key: {"logit": scale * fit["logit"], "bias": scale * fit["bias"] + bias} for key, fit in fits.items()}
+
+
+def _most_suspect(
+    heard: Sequence[Mapping[str, tuple[float, bool]]], fits: Mapping[str, Mapping[str, float]]
+) -> list[float]:
+    """The largest weighed logit of each clip."""
+    return [max(weigh({"logit": logit}, fits[key]) for key, (logit, _) in told.items()) for told in heard]
 
 
 def _sigmoid(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
