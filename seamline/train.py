@@ -37,7 +37,7 @@ from torch import Tensor
 
 from . import zoo
 from .data import Sample, digest, open_data, split_by_group
-from .detectors.base import Detector
+from .detectors.base import ClipDetector, Detector
 from .errors import DataError, SeamlineError
 from .evaluate import commit
 from .feeds import Feed, feed
@@ -337,9 +337,9 @@ def train(
             if step >= starts[number + 1]:
                 continue
             fresh = step == starts[number]
-            weights = own | stage.loss_weights
-            detector.loss_weights = weights  # a detector need not compute what weighs nothing
             _freeze(detector, stage)
+            weights = own | _silent(detector, stage) | stage.loss_weights
+            detector.loss_weights = weights  # a detector need not compute what weighs nothing
             groups = detector.parameter_groups(stage.lr, stage.weight_decay, backbone_lr=stage.backbone_lr)
             best = None if fresh else best
             optimizer = torch.optim.AdamW(groups, betas=typing.cast("Any", recipe.betas))
@@ -489,6 +489,11 @@ def _fits(detector: Detector, stage: Stage, feed: Feed, kinds: Collection[str]) 
     ):
         if unknown := sorted(set(named) - set(known)):
             raise DataError(f"stage {stage.name!r}: no {what} {', '.join(unknown)}; known: {', '.join(known)}")
+
+
+def _silent(detector: Detector, stage: Stage) -> dict[str, float]:
+    """No weight for the losses of a clip that say nothing of the modalities that the stage is given."""
+    return dict.fromkeys(detector.silent(stage.given), 0.0) if isinstance(detector, ClipDetector) and stage.given else {}
 
 
 def _freeze(detector: Detector, stage: Stage) -> None:

@@ -254,6 +254,18 @@ def test_what_no_loss_asks_for_is_not_computed_and_the_rest_learns_the_same(dete
     assert (look(detector, window(40)).audio.map != 0).any()  # a scan is given all of it
 
 
+def test_losses_of_what_is_not_given_are_silent(detector: ErfBatfdPlus) -> None:
+    def heard(*given: str) -> set[str]:
+        return {name.rpartition("_")[0] or name for name in detector.loss_weights.keys() - detector.silent(given)}
+
+    assert heard("video", "audio") == {"video", "audio", "audio_visual", "rebuilding", "order"}
+    assert heard("audio") == {"audio", "audio_visual", "rebuilding"}  # fusion may learn what to say of one modality
+    detector.freeze("fusion")
+    assert heard("audio") == {"audio"}
+    assert heard("video") == {"video", "order"}
+    assert heard("pace", "audio") == {"video", "audio", "audio_visual", "rebuilding", "order"}
+
+
 def test_sixteen_bits_train_as_thirty_two_nearly_do(detector: ErfBatfdPlus) -> None:
     """As accelerate runs it: the network under autocast, the criterion on what comes out, in 32 bits."""
     torch.manual_seed(0)

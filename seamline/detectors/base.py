@@ -8,7 +8,7 @@ sums losses.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -168,6 +168,10 @@ class ClipDetector(Detector):
     modality: ClassVar[str] = "audio_visual"
     clock: Clock
     uses: frozenset[str] = frozenset({"video", "audio"})  # the modalities it can judge; "pace" where it looks at that
+
+    def silent(self, given: Collection[str]) -> set[str]:
+        """Losses that say nothing where only the ``given`` modalities are, with the parts that are frozen now."""
+        return set()
 
     @abstractmethod
     def preprocess(self, window: ClipWindow) -> Any:

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -382,6 +382,13 @@ class ErfBatfdPlus(ClipDetector):
                 ticks = torch.arange(length).float()
                 frames[b] += ((ticks + 1).clamp(max=e) - ticks.clamp(min=s)).clamp(min=0)
         return ErfTarget(label, frames.clamp(max=1), best, offsets)
+
+    def silent(self, given: Collection[str]) -> set[str]:
+        """See :meth:`ClipDetector.silent`. Both together say nothing of one, unless fusion learns."""
+        seen, heard = bool({"video", "pace"} & {*given}), "audio" in given
+        both = (seen and heard) or "fusion" not in self.frozen
+        told = {"video": seen, "audio": heard, "audio_visual": both, "rebuilding": both, "order": seen}
+        return {loss for loss in self.loss_weights if not told[loss if loss in told else loss.rpartition("_")[0]]}
 
     # -------------------------------------------------------------------------------------------------- network
 
