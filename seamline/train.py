@@ -54,6 +54,7 @@ class Stage:
     batch: int  # examples per device and micro-step
     lr: float
     train: tuple[str, ...] = ()  # the parts that learn: backbone, classifier, segmentor; empty: all
+    still: tuple[str, ...] = ()  # modules inside these that do not learn all the same, such as video.encoder
     backbone_lr: float | None = None  # of the part called "backbone"; None: lr
     weight_decay: float = 0.01
     accumulation: int = 1  # micro-steps per step
@@ -489,17 +490,24 @@ def _fits(detector: Detector, stage: Stage, feed: Feed, kinds: Collection[str]) 
     ):
         if unknown := sorted(set(named) - set(known)):
             raise DataError(f"stage {stage.name!r}: no {what} {', '.join(unknown)}; known: {', '.join(known)}")
+    for name in stage.still:
+        try:
+            detector.part(name)
+        except ValueError as error:
+            raise DataError(f"stage {stage.name!r}: {error}") from None
 
 
 def _silent(detector: Detector, stage: Stage) -> dict[str, float]:
     """No weight for the losses of a clip that say nothing of the modalities that the stage is given."""
-    return dict.fromkeys(detector.silent(stage.given), 0.0) if isinstance(detector, ClipDetector) and stage.given else {}
+    if not stage.given or not isinstance(detector, ClipDetector):
+        return {}
+    return dict.fromkeys(detector.silent(stage.given), 0.0)
 
 
 def _freeze(detector: Detector, stage: Stage) -> None:
     """Only the parts that the stage names learn; the others keep every parameter and every running statistic."""
     detector.thaw()
-    detector.freeze(*(part for part in detector.parts if stage.train and part not in stage.train))
+    detector.freeze(*(part for part in detector.parts if stage.train and part not in stage.train), *stage.still)
     detector.train()
 
 

@@ -238,6 +238,7 @@ def test_what_no_loss_asks_for_is_not_computed_and_the_rest_learns_the_same(dete
     for weights in (whole, dict.fromkeys(whole, 0.0) | {"audio_frames": 1.0}):
         detector.zero_grad()
         detector.loss_weights = weights
+        torch.manual_seed(0)  # styles are mixed by chance
         outputs = detector(batch)
         detector.criterion(outputs, targets)["audio_frames"].backward()
         found.append({name: p.grad.clone() for name, p in detector.named_parameters() if p.grad is not None})
@@ -264,6 +265,19 @@ def test_losses_of_what_is_not_given_are_silent(detector: ErfBatfdPlus) -> None:
     assert heard("audio") == {"audio"}
     assert heard("video") == {"video", "order"}
     assert heard("pace", "audio") == {"video", "audio", "audio_visual", "rebuilding", "order"}
+
+
+def test_a_module_inside_a_part_may_keep_still(detector: ErfBatfdPlus) -> None:
+    detector.freeze("audio.encoder")
+    detector.train()
+    assert not detector.audio.encoder.training  # nor do its running statistics move
+    assert detector.audio.proposals.training
+    learns = {name for name, p in detector.audio.named_parameters() if p.requires_grad}
+    assert learns
+    assert not any(name.startswith("encoder.") for name in learns)
+    for wrong in ("sound", "audio.ears"):
+        with pytest.raises(ValueError, match=f"no part '{wrong}'; it has video, audio"):
+            detector.freeze(wrong)
 
 
 def test_sixteen_bits_train_as_thirty_two_nearly_do(detector: ErfBatfdPlus) -> None:

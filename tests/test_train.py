@@ -310,6 +310,7 @@ def test_stage_can_have_windows_of_its_own(data: Path, tmp_path: Path) -> None:
     [
         ({"loss_weights": {"box": 1.0}}, "stage 'later': no loss box; known: image, mask"),
         ({"train": ("encoder",)}, "stage 'later': no part encoder; known: backbone, segmentor"),
+        ({"still": ("backbone.tail",)}, "stage 'later': Toy has no part 'backbone.tail'; it has backbone, segmentor"),
         ({"monitor": "ap"}, "stage 'later': no score ap; known: auc, f1, iou, mean"),
         ({"kinds": ("dream",)}, "stage 'later': no kind dream; known: "),
     ],

@@ -74,17 +74,28 @@ class Detector(nn.Module, ABC):
     def criterion(self, outputs: Any, targets: Any, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """Raw, named, unweighted scalar losses."""
 
+    def part(self, name: str) -> nn.Module:
+        """A part, or a module inside one: ``video``, ``video.encoder``.
+
+        Raises:
+            ValueError: the detector has none of that name.
+        """
+        outer, _, inner = name.partition(".")
+        try:
+            return self.get_submodule(f"{self.parts[outer]}.{inner}".rstrip("."))
+        except (KeyError, AttributeError):
+            known = ", ".join(self.parts)
+            raise ValueError(f"{type(self).__name__} has no part {name!r}; it has {known}") from None
+
     def freeze(self, *parts: str) -> None:
         """Stop the training of these parts: no gradients, no running statistics, until :meth:`thaw`.
 
         Raises:
             ValueError: the detector has no such part.
         """
-        for part in parts:
-            if part not in self.parts:
-                raise ValueError(f"{type(self).__name__} has no part {part!r}; it has {', '.join(self.parts)}")
-            self.frozen.add(part)
-            getattr(self, self.parts[part]).requires_grad_(False).eval()
+        for name in parts:
+            self.part(name).requires_grad_(False).eval()
+            self.frozen.add(name)
 
     def thaw(self) -> None:
         """Let everything learn again."""
@@ -94,8 +105,8 @@ class Detector(nn.Module, ABC):
     def train(self, mode: bool = True) -> Self:
         """Training or evaluation mode; frozen parts stay in evaluation mode."""
         super().train(mode)
-        for part in self.frozen:
-            getattr(self, self.parts[part]).eval()
+        for name in self.frozen:
+            self.part(name).eval()
         return self
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:

@@ -384,7 +384,7 @@ class ErfBatfdPlus(ClipDetector):
         return ErfTarget(label, frames.clamp(max=1), best, offsets)
 
     def silent(self, given: Collection[str]) -> set[str]:
-        """See :meth:`ClipDetector.silent`. Both together say nothing of one, unless fusion learns."""
+        """See :meth:`ClipDetector.silent`. Of one modality both together say nothing new, unless fusion learns."""
         seen, heard = bool({"video", "pace"} & {*given}), "audio" in given
         both = (seen and heard) or "fusion" not in self.frozen
         told = {"video": seen, "audio": heard, "audio_visual": both, "rebuilding": both, "order": seen}

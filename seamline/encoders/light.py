@@ -196,7 +196,8 @@ class LightCues(nn.Module):
 
     Every cue as it is, in units of its spread over the training data, and against the window's own median, in units of
     the window's own mean deviation, through residual dilated convolutions that see over a second to either side. In
-    training some cues are hidden and all are blurred, as they are few enough to be known by heart.
+    training some cues are hidden and all are blurred, as they are few enough to be known by heart, and windows take on
+    part of each other's style, as voices are: of the cues as they are, and of the features (:func:`mix_style`).
     """
 
     def __init__(
@@ -232,11 +233,13 @@ class LightCues(nn.Module):
         known = x.masked_fill(fine == 0, torch.nan)
         away = x - known.nanmedian(-1, keepdim=True).values.nan_to_num()
         spread = masked_mean(away.abs(), fine) + 0.1
+        if self.training:
+            x = mix_style(x, fine)
         x = torch.cat([x.clamp(-5, 5), (away / spread).clamp(-6, 6)], 1)
         if self.training:
             x = self.hide(x + self.blur * torch.randn_like(x))
         x = F.gelu(self.gather(F.gelu(self.enter(x)) * fine)) * mask
-        x = _dilated(x, mask, self.norms, self.steps, self.drop)
+        x = _dilated(mix_style(x, mask) if self.training else x, mask, self.norms, self.steps, self.drop)
         return self.out(x) * mask  # type: ignore[no-any-return]
 
 
