@@ -515,7 +515,11 @@ class ErfBatfdPlus(ClipDetector):
 
     @torch.no_grad()
     def postprocess(self, outputs: ErfOutputs, ticks: Sequence[int]) -> list[ClipFinding]:
-        """Refine the best cells, suppress what repeats a better one, and weigh them with the window's own score."""
+        """Refine the best cells, and suppress what repeats a better one.
+
+        The window's own score does not weigh them: the map has seen the window too, and ranks proposals of many files
+        better alone (docs/LOG.md, 2026-11-30).
+        """
         findings = []
         for b, n in enumerate(ticks):
             logits: dict[str, float] = {}
@@ -528,11 +532,11 @@ class ErfBatfdPlus(ClipDetector):
                     continue
                 logits[name] = float(part.logit[b])
                 curves[name] = part.frames[b, :n].sigmoid().float().cpu()
-                proposals[name] = self._decode(part.map[b, :, :n], part.offsets[b, :, :, :n], n, logits[name])
+                proposals[name] = self._decode(part.map[b, :, :n], part.offsets[b, :, :, :n], n)
             findings.append(ClipFinding(logits, curves, proposals))
         return findings
 
-    def _decode(self, map_: Tensor, offsets: Tensor, ticks: int, logit: float) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _decode(self, map_: Tensor, offsets: Tensor, ticks: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         """(D, n) logits and (2, D, n) offsets to at most ``KEPT`` rows of score, start, end."""
         start = torch.arange(ticks, device=map_.device)
         rows = self.rows[:, None]
@@ -543,7 +547,7 @@ class ErfBatfdPlus(ClipDetector):
         first = (begin + offsets[0].flatten()[index] * length).clamp(0, ticks)
         last = (begin + length + offsets[1].flatten()[index] * length).clamp(0, ticks)
         keep = last - first >= 0.5
-        found = torch.stack([best * (1 / (1 + math.exp(-max(-50.0, logit)))), first, last], 1)[keep]
+        found = torch.stack([best, first, last], 1)[keep]
         return soft_nms(found.double().cpu().numpy(), low=OVERLAP, high=OVERLAP, keep=KEPT)
 
 
